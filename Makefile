@@ -1,0 +1,75 @@
+# Every target is a command of `python -m spatialkit`; this file only finds or makes the environment for it.
+#   make figures    make test    make help
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+.DEFAULT_GOAL := help
+
+# An active environment is used when its Python has papermill and this very copy of spatialkit.
+ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
+USABLE := import sys; from importlib.util import find_spec; from pathlib import Path; s = find_spec('spatialkit'); \
+  sys.exit(not (s and find_spec('papermill') and Path('spatialkit/__init__.py').samefile(s.origin)))
+ifneq ($(ACTIVE),)
+  ifneq ($(shell "$(ACTIVE)/bin/python" -I -c "$(USABLE)" 2>/dev/null && echo yes),)
+    PY := "$(ACTIVE)/bin/python"
+    READY :=
+  endif
+endif
+PY ?= $(VENV)/bin/python
+RUN = $(PY) -m spatialkit
+
+switch = $(if $(filter-out 0 no false,$(1)),$(2))
+ONLY_ARG = $(if $(ONLY),--only "$(ONLY)")
+JOBS_ARG = $(if $(JOBS),--jobs "$(JOBS)")
+
+.PHONY: help env figures test lab render bench audit doctor clean
+
+help:  ## this list
+	@echo "make figures   execute the notebooks: every table, every figure, the scorecard"
+	@echo "               PROFILE=smoke|laptop|paper  ONLY=01,02  JOBS=2  FRESH=1 (ignore committed results)"
+	@echo "make test      unit tests, all notebooks at profile smoke, their stored outputs, style"
+	@echo "make lab       JupyterLab on this machine only, opened at notebooks/"
+	@echo "make render    rerun the committed notebooks in place from committed results (ONLY=01)"
+	@echo "make bench     the speed comparisons of benchmarks/ (ONLY=orderness)"
+	@echo "make audit     list committed results that other code made"
+	@echo "make doctor    what was found here, what is missing, how to get it"
+	@echo "make env       only make the environment $(VENV) (PYTHON=python3.12 chooses another Python)"
+	@echo "make clean     remove build/ and caches; never results/ or figures/"
+
+env: $(READY)
+
+figures: $(READY)
+	@$(RUN) figures $(if $(PROFILE),--profile "$(PROFILE)") $(ONLY_ARG) $(JOBS_ARG) $(call switch,$(FRESH),--fresh)
+
+test: $(READY)
+	@$(RUN) test $(JOBS_ARG)
+
+lab: $(READY)
+	@$(RUN) lab
+
+render: $(READY)
+	@$(RUN) render $(ONLY_ARG) $(JOBS_ARG)
+
+bench: $(READY)
+	@$(RUN) bench $(ONLY_ARG)
+
+audit: $(READY)
+	@$(RUN) audit
+
+doctor: $(READY)
+	@$(RUN) doctor
+
+# The stamp is written last, so an interrupted installation is taken up again.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || { \
+	  echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); spatialkit needs Python 3.11, 3.12 or 3.13." >&2; \
+	  echo "Name one, as in: make $(or $(MAKECMDGOALS),env) PYTHON=python3.12" >&2; exit 1; }
+	@echo "making the environment $(VENV) (about two minutes, 2 GB)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]'
+	@touch $@
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +

@@ -1,0 +1,152 @@
+"""The commands of the bundle: `python -m spatialkit --help`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from spatialkit import places
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m spatialkit", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, says: str, *options: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=says, description=says)
+        command.add_argument("--base", type=Path, default=None, help=argparse.SUPPRESS)
+        if "only" in options:
+            command.add_argument("--only", type=_numbers, default=(), metavar="01,02", help="only these")
+        if "jobs" in options:
+            command.add_argument("--jobs", type=_positive, default=None, help="processes; default: all cores")
+        return command
+
+    figures = add("figures", "execute the notebooks: every table and figure", "only", "jobs")
+    figures.add_argument("--profile", choices=("smoke", "laptop", "paper"))
+    figures.add_argument("--fresh", action="store_true", help="ignore committed results")
+    add("test", "unit tests, notebooks at profile smoke, stored outputs, style", "jobs")
+    add("render", "rerun the committed notebooks in place from committed results", "only", "jobs")
+    lab = add("lab", "JupyterLab on this machine only, opened at notebooks/")
+    lab.add_argument("--port", type=int, default=8888)
+    lab.add_argument("--no-browser", action="store_true")
+    add("bench", "the speed comparisons of benchmarks/", "only")
+    add("audit", "list committed results that other code made")
+    add("doctor", "what was found here, what is missing, how to get it")
+    return parser
+
+
+def _numbers(text: str) -> tuple[str, ...]:
+    words = text.replace(",", " ").split()
+    return tuple(sorted({word.zfill(2) if word.isdigit() else word for word in words}))
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return int(text)
+
+
+def _figures(args: argparse.Namespace, base: Path, jobs: int) -> int:
+    from spatialkit import runner
+    from spatialkit.plan import Plan, choose_profile
+
+    profile, reason = (args.profile, "as asked") if args.profile else choose_profile()
+    return runner.figures(Plan(profile, reason, args.only, jobs, args.fresh, base))
+
+
+def _test(args: argparse.Namespace, base: Path, jobs: int) -> int:
+    from spatialkit.checks import check_all
+
+    return check_all(base, jobs)
+
+
+def _render(args: argparse.Namespace, base: Path, jobs: int) -> int:
+    from spatialkit.render import render
+
+    return render(base, args.only, jobs)
+
+
+def _lab(args: argparse.Namespace, base: Path, jobs: int) -> int:
+    from spatialkit.plan import environment
+
+    words = ["--ip=127.0.0.1", f"--port={args.port}", f"--ServerApp.root_dir={base / 'notebooks'}"]
+    words += ["--no-browser"] if args.no_browser else []
+    return subprocess.call([sys.executable, "-m", "jupyterlab", *words], env=environment(), cwd=base)
+
+
+def _bench(args: argparse.Namespace, base: Path, jobs: int) -> int:
+    scripts = sorted(path for path in (base / "benchmarks").glob("*.py") if not path.name.startswith("_"))
+    chosen = [path for path in scripts if not args.only or any(word in path.stem for word in args.only)]
+    failed = []
+    for path in chosen:
+        print(f"== {path.stem}", flush=True)
+        if subprocess.call([sys.executable, str(path)], cwd=base) != 0:
+            failed.append(path.stem)
+    names = f": {', '.join(failed)}" if failed else ""
+    print(f"{len(chosen) - len(failed)} benchmarks ended well, {len(failed)} did not{names}")
+    return 1 if failed or not chosen else 0
+
+
+def _audit(args: argparse.Namespace, base: Path, jobs: int) -> int:
+    from spatialkit.lab.audit import main as audit
+
+    return audit() or 0
+
+
+def _doctor(args: argparse.Namespace, base: Path, jobs: int) -> int:
+    from spatialkit.doctor import doctor
+
+    return doctor(base)
+
+
+def _internal(words: list[str]) -> int | None:
+    """Commands that the runner gives to processes of its own; None when it is none of them."""
+    if words[:1] == ["_execute"]:
+        from spatialkit.execute import execute
+
+        notebook, output, *profile = words[1:]
+        return execute(Path(notebook), Path(output), {"profile": profile[1]} if profile else None)
+    if words[:1] == ["_scorecard"]:
+        if importlib.util.find_spec("spatialkit.claims") is None:
+            return 0
+        from spatialkit import claims
+
+        for name in ("draw_scorecard", "write_readme_table"):
+            getattr(claims, name, lambda: None)()
+        return 0
+    return None
+
+
+_COMMANDS = {
+    "figures": _figures, "test": _test, "render": _render, "lab": _lab, "bench": _bench, "audit": _audit,
+    "doctor": _doctor,
+}  # fmt: skip
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    words = sys.argv[1:] if words is None else words
+    internal = _internal(words)
+    if internal is not None:
+        return internal
+    args = _parser().parse_args(words)
+    from spatialkit.plan import usable_cores
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        base = (args.base or places.root()).resolve()
+        return _COMMANDS[args.command](args, base, getattr(args, "jobs", None) or usable_cores())
+    except ValueError as error:
+        print(f"{args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; what was finished is kept: the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""`test`: unit tests, every notebook at profile smoke, the stored outputs, the style; all parts, always."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+from spatialkit import report
+from spatialkit.plan import Plan, environment, select
+from spatialkit.runner import alone, run_notebooks
+
+__all__ = ["Part", "check_all", "pytest_part"]
+
+_CELL_TIMEOUT = 900  # seconds; a slow machine is no failure
+_NBVAL_WORKERS_PAY_FROM = 10  # notebooks
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the tests, with what it counted."""
+
+    name: str
+    passed: int
+    failed: int
+    note: str = ""
+
+
+def _python(*words: str, base: Path, env: dict[str, str] | None = None) -> int:
+    return subprocess.run([sys.executable, *words], cwd=base, env=env or dict(os.environ)).returncode
+
+
+def _counts(junit: Path) -> tuple[int, int, int]:
+    """Passed, failed and skipped tests of a pytest run, from its report."""
+    suites = ElementTree.parse(junit).getroot().iter("testsuite")
+    total = failed = skipped = 0
+    for suite in suites:
+        total += int(suite.get("tests", 0))
+        failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        skipped += int(suite.get("skipped", 0))
+    return total - failed - skipped, failed, skipped
+
+
+def pytest_part(name: str, words: list[str], base: Path, env: dict[str, str] | None = None) -> Part:
+    """Run pytest and count; a run that ends badly without a failing test counts as one failure."""
+    junit = base / "build" / "test" / f"{name.replace(' ', '-')}.xml"
+    junit.parent.mkdir(parents=True, exist_ok=True)
+    junit.unlink(missing_ok=True)
+    status = _python("-m", "pytest", "-q", f"--junitxml={junit}", *words, base=base, env=env)
+    passed, failed, skipped = _counts(junit) if junit.exists() else (0, 0, 0)
+    if status != 0 and failed == 0:
+        return Part(name, passed, 1, f"pytest ended with {status}")
+    return Part(name, passed, failed, f"{skipped} skipped" if skipped else "")
+
+
+def _unit_tests(base: Path, jobs: int) -> Part:
+    spread = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
+    return pytest_part("unit tests", ["tests", *spread], base, environment(base / "build" / "unit"))
+
+
+def _smoke(base: Path, jobs: int) -> Part:
+    with alone(base, "smoke"):
+        outcomes = run_notebooks(Plan("smoke", jobs=jobs, base=base))
+    report.print_summary(outcomes)
+    passed = sum(outcome.status == "passed" for outcome in outcomes)
+    return Part("notebooks at profile smoke", passed, len(outcomes) - passed)
+
+
+def _stored_outputs(base: Path, jobs: int) -> Part:
+    """Rerun the committed notebooks with their defaults and compare; evidence is read, never written."""
+    name, scratch = "stored outputs", base / "build" / "nbval"
+    notebooks = select(base)
+    if not notebooks:
+        return Part(name, 0, 0, "no notebooks")
+    shutil.rmtree(scratch, ignore_errors=True)
+    words = ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={_CELL_TIMEOUT}"]
+    words += ["--nbval-kernel-startup-timeout=180", *(str(path.relative_to(base)) for path in notebooks)]
+    if jobs > 1 and len(notebooks) >= _NBVAL_WORKERS_PAY_FROM:
+        words += ["-n", str(jobs), "--dist", "loadfile"]
+    env = environment(scratch, SPATIALKIT_JOBS="1", SPATIALKIT_TQDM_INTERVAL="10")
+    return pytest_part(name, words, base, env)
+
+
+def _style(base: Path) -> Part:
+    commands = (["check"], ["format", "--check"])
+    failed = sum(_python("-m", "ruff", *words, ".", base=base) != 0 for words in commands)
+    return Part("style", 2 - failed, failed)
+
+
+def check_all(base: Path, jobs: int) -> int:
+    """Run every part, print one line for each, and end with `N passed, N failed` alone on a line."""
+    parts = []
+    for run in (_unit_tests, _smoke, _stored_outputs):
+        print(f"\n== {run.__name__.strip('_').replace('_', ' ')}", flush=True)
+        parts.append(run(base, jobs))
+    print("\n== style", flush=True)
+    parts.append(_style(base))
+    print()
+    for part in parts:
+        note = f" ({part.note})" if part.note else ""
+        print(f"{part.name}: {part.passed} passed, {part.failed} failed{note}")
+    failed = sum(part.failed for part in parts)
+    print(f"{sum(part.passed for part in parts)} passed, {failed} failed", flush=True)
+    return 1 if failed else 0

@@ -1,0 +1,18 @@
+"""Data: real image sets with checksums, small sets that need no file, and block swapping."""
+
+from spatialkit.data.datasets import NAMES, Dataset, available, load, photographs
+from spatialkit.data.fetch import DataMissing
+from spatialkit.data.seen import watch
+from spatialkit.data.swap import block_swap, pad_to_multiple
+
+__all__ = [
+    "NAMES",
+    "DataMissing",
+    "Dataset",
+    "available",
+    "block_swap",
+    "load",
+    "pad_to_multiple",
+    "photographs",
+    "watch",
+]

@@ -1,0 +1,89 @@
+"""Executors: where the runs of a sweep take place.
+
+An executor is anything with ``submit(function, *arguments) -> future``, the future having
+``add_done_callback`` and ``result``. ``Serial`` and ``Processes`` serve one machine; a
+``dask.distributed.Client`` has the same interface and serves many.
+"""
+
+import os
+import threading
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+
+from loky import ProcessPoolExecutor
+
+__all__ = ["Processes", "Serial", "default"]
+
+_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+
+
+class Serial:
+    """Runs in this process, one after another."""
+
+    def submit(self, function, *arguments) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self) -> None:
+        """Nothing to end."""
+
+
+class Processes:
+    """Several local processes with one thread each.
+
+    Two of them train small networks about 1.5 times as fast as one process with two threads.
+    Functions travel by value (cloudpickle), so a task may be defined in a notebook. A process
+    that dies takes only its own run along, which is tried once more in a new one.
+    """
+
+    def __init__(self, count: int):
+        if count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
+        self._threads = ThreadPoolExecutor(count)
+        self._own = threading.local()
+        self._pools: list[ProcessPoolExecutor] = []
+
+    def submit(self, function, *arguments) -> Future:
+        return self._threads.submit(self._run, function, arguments)
+
+    def _run(self, function, arguments):
+        for _ in range(2):
+            try:
+                return self._pool().submit(function, *arguments).result()
+            except BrokenExecutor:
+                self._own.pool = None
+        raise RuntimeError("the process of this run died twice; it may need more memory than there is")
+
+    def _pool(self) -> ProcessPoolExecutor:
+        if getattr(self._own, "pool", None) is None:
+            self._own.pool = ProcessPoolExecutor(1, timeout=60, env=_ONE_THREAD, initializer=_one_thread)
+            self._pools.append(self._own.pool)
+        return self._own.pool
+
+    def shutdown(self) -> None:
+        """End the processes at once; runs under way are lost, their checkpoints are not."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools:
+            pool.shutdown(kill_workers=True)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def default(runs: int) -> Serial | Processes:
+    """An executor for so many runs: SPATIALKIT_JOBS processes, by default one per usable core.
+
+    One process on a machine with a GPU, whose memory and time several would only share.
+    """
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = int(os.environ.get("SPATIALKIT_JOBS") or (1 if torch.cuda.is_available() else cores))
+    count = min(jobs, runs)
+    return Processes(count) if count > 1 else Serial()

@@ -1,0 +1,136 @@
+"""Sweeps: a task over a grid, one tidy table out."""
+
+import itertools
+import os
+import queue
+import traceback
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+from tqdm import tqdm
+
+from spatialkit import places
+from spatialkit.lab import executors, profiles, provenance
+from spatialkit.lab.fingerprint import fingerprint
+from spatialkit.lab.store import Store, key_of
+from spatialkit.lab.tasks import Task, run
+
+__all__ = ["SweepError", "grid", "sweep"]
+
+
+class SweepError(RuntimeError):
+    """Some runs of a sweep failed. The others are finished and kept."""
+
+
+def grid(**axes) -> list[dict]:
+    """Every combination of the axes, the last one running fastest.
+
+    A list, tuple, range or array is an axis; anything else is one value for all runs. An
+    argument that is itself a list goes in as a list of lists.
+    """
+    values = [list(v) if isinstance(v, list | tuple | range) or hasattr(v, "__array__") else [v] for v in axes.values()]
+    return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*values)]
+
+
+def sweep(task: Task, configs: Sequence[dict] | None = None, /, *, executor=None, **axes) -> pd.DataFrame:
+    """Run a task over ``grid(**axes)``, or over a list of configurations.
+
+    Runs that the committed results or an earlier sweep hold are read, the others run, with one
+    progress bar; each is kept as soon as it is finished. Kill it at any moment and call it
+    again: nothing finished runs twice.
+
+    Args:
+        task: What ``lab.task`` made of a function.
+        configs: Configurations, instead of axes, where the runs are no full grid.
+        executor: Where runs take place; by default local processes (``lab.Processes``).
+        **axes: Values per argument of the task.
+
+    Returns:
+        One row per run and row of it, in the order of the configurations: first the
+        arguments, then what the task returned. ``lab.describe`` tells its provenance.
+
+    Raises:
+        ValueError: If ``task`` is no task, or a configuration does not fit its arguments.
+        SweepError: If runs failed, after all others have finished.
+    """
+    if not isinstance(task, Task):
+        raise ValueError(f"sweep takes a task: put @lab.task above {getattr(task, '__name__', task)!r}")
+    if configs is not None and axes:
+        raise ValueError("sweep takes a list of configurations or axes, not both")
+    wanted = [task.config(c) for c in (grid(**axes) if configs is None else configs)]
+    if not wanted:
+        raise ValueError("nothing to sweep: an axis is empty")
+    code = fingerprint(task.function)
+    done = _finished(task)
+    missing = {key_of(task.version, c): c for c in wanted if key_of(task.version, c) not in done}
+    if missing:
+        done.update(_run_all(task, list(missing.values()), code, executor))
+    return _table([done[key_of(task.version, c)] for c in wanted])
+
+
+def _finished(task: Task) -> dict[str, dict]:
+    """Records to be read: the committed ones, then those of this output folder."""
+    since = os.environ.get("SPATIALKIT_FRESH", "")
+    smoke = profiles.current() == "smoke"
+    folders = [places.out()] if smoke else [places.evidence(), places.out()]
+    records: dict[str, dict] = {}
+    for folder in folders:
+        records.update(Store(folder / "results", task.name).read())
+    return {k: r for k, r in records.items() if r["version"] == task.version and r["made"]["date"] >= since}
+
+
+def _run_all(task: Task, configs: list[dict], code: str, executor) -> dict[str, dict]:
+    """Run what is missing; every record is stored as it comes."""
+    own = executor is None
+    executor = executors.default(len(configs)) if own else executor
+    store = Store(places.out() / "results", task.name)
+    made = provenance.of_session(profiles.current(), code)
+    records, failures = {}, []
+    try:
+        for config, future in _as_finished(executor, task, configs, made):
+            try:
+                record = future.result()
+            except Exception as error:
+                failures.append((config, error))
+                continue
+            record["made"]["date"] = provenance.now()
+            store.add([record])
+            records[key_of(task.version, record["config"])] = record
+    finally:
+        if own:
+            executor.shutdown()
+    if failures:
+        raise SweepError(_report(task, failures, len(configs))) from failures[0][1]
+    return records
+
+
+def _as_finished(executor, task: Task, configs: list[dict], made: dict) -> Iterable[tuple]:
+    """Submit all runs; yield each when it is finished, under one progress bar."""
+    finished: queue.SimpleQueue = queue.SimpleQueue()
+    interval = float(os.environ.get("SPATIALKIT_TQDM_INTERVAL", "0.5"))
+    with tqdm(total=len(configs), desc=task.name, unit="run", mininterval=interval) as bar:
+        waiting = 0
+        for config in configs:
+            future = executor.submit(run, task, config, made)
+            future.add_done_callback(lambda f, c=config: finished.put((c, f)))
+            waiting += 1
+            while not finished.empty():
+                yield finished.get()
+                bar.update()
+                waiting -= 1
+        for _ in range(waiting):
+            yield finished.get()
+            bar.update()
+
+
+def _report(task: Task, failures: list[tuple], total: int) -> str:
+    config, error = failures[0]
+    trace = "".join(traceback.format_exception(error))
+    return f"{len(failures)} of {total} runs of {task.name} failed; the first with {config}:\n{trace}"
+
+
+def _table(records: list[dict]) -> pd.DataFrame:
+    rows = [{**record["config"], **row} for record in records for row in record["rows"]]
+    table = pd.DataFrame(rows)
+    table.attrs["made"] = provenance.summary(records)
+    return table

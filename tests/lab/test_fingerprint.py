@@ -1,0 +1,114 @@
+"""The fingerprint changes with the code behind a number, and with nothing else."""
+
+import linecache
+import types
+
+import pytest
+
+from spatialkit.lab import fingerprint as module
+from spatialkit.lab.fingerprint import fingerprint
+
+
+def notebook(source):
+    """The functions of a piece of code, as a notebook's kernel would hold them."""
+    name = f"<cell {abs(hash(source))}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    namespace = {"__name__": "__main__"}
+    exec(compile(source, name, "exec"), namespace)
+    return namespace
+
+
+def mark(source, name="f"):
+    return fingerprint(notebook(source)[name])
+
+
+PLAIN = "def f(x):\n    return x + 1\n"
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "def f(x):\n    # why\n    return x + 1\n",
+        'def f(x):\n    """What."""\n    return x + 1\n',
+        "def f(x: int) -> int:\n    return (x\n            + 1)\n",
+        "unused = 3\ndef f(x):\n    return x + 1\n",
+        "x = [1]\ndef f(x):\n    return x + 1\n",
+    ],
+)
+def test_what_does_not_change_the_numbers_does_not_count(same):
+    assert mark(same) == mark(PLAIN)
+
+
+@pytest.mark.parametrize(
+    "other", ["def f(x):\n    return x + 2\n", "def f(x, y=1):\n    return x + 1\n", "def f(x):\n    return 1 + x\n"]
+)
+def test_what_changes_the_code_counts(other):
+    assert mark(other) != mark(PLAIN)
+
+
+def test_functions_and_classes_of_the_notebook_count_however_deep():
+    code = "class C:\n    def m(self):\n        return {}\ndef g():\n    return C().m()\ndef f(x):\n    return g()\n"
+    assert mark(code.format(1)) != mark(code.format(2))
+    assert mark(code.format(1)) == mark(code.format("1  # one"))
+
+
+def test_a_variable_of_the_notebook_is_a_hidden_input():
+    with pytest.raises(ValueError, match=r"f reads the notebook's variable 'n': a hidden input"):
+        mark("n = 3\ndef f(x):\n    return x + n\n")
+
+
+def test_an_attribute_named_like_a_variable_is_no_hidden_input():
+    mark("images = [1]\ndef f(x):\n    return x.images\n")
+
+
+def test_a_variable_of_an_enclosing_function_is_a_hidden_input():
+    code = "def outer():\n    n = 1\n    def f():\n        return n\n    return f\ng = outer()\n"
+    with pytest.raises(ValueError, match="enclosing function"):
+        mark(code, "g")
+
+
+def test_only_the_modules_that_are_used_count():
+    code = "from spatialkit import data\ndef f(x):\n    return data.{}(x)\n"
+    reached = {}
+    for name in ("block_swap", "load"):
+        parts = {}
+        module._add_function(notebook(code.format(name))["f"], parts)
+        reached[name] = set(parts)
+    assert "spatialkit.data.swap" in reached["block_swap"]
+    assert "spatialkit.data.swap" not in reached["load"]
+
+
+def test_a_change_in_a_module_counts_through_other_modules(monkeypatch):
+    inner, outer = types.ModuleType("spatialkit._inner"), types.ModuleType("spatialkit._outer")
+    code = "from spatialkit._outer import g\ndef f(x):\n    return g(x)\n"
+    marks = []
+    for number in (1, 2):
+        for mod, text in (
+            (inner, f"def h(x):\n    return x + {number}\n"),
+            (outer, "from spatialkit._inner import h\ndef g(x):\n    return h(x)\n"),
+        ):
+            monkeypatch.setitem(__import__("sys").modules, mod.__name__, mod)
+            exec(text, vars(mod))
+            mod.__file__ = f"<{mod.__name__}>"
+            linecache.cache[mod.__file__] = (len(text), None, text.splitlines(keepends=True), mod.__file__)
+        for cached in (module._modules_behind, module._module_tree, module._module_source):
+            cached.cache_clear()
+        monkeypatch.setattr(module.inspect, "getsource", _source)
+        marks.append(mark(code))
+    assert marks[0] != marks[1]
+
+
+def _source(thing):
+    name = thing.__file__ if isinstance(thing, types.ModuleType) else thing.__code__.co_filename
+    lines = linecache.getlines(name)
+    if isinstance(thing, types.ModuleType):
+        return "".join(lines)
+    return "".join(lines[thing.__code__.co_firstlineno - 1 :])
+
+
+def test_the_lab_itself_does_not_count():
+    parts = {}
+    code = "from spatialkit import lab, train\ndef f(x):\n    lab.describe(x)\n    return train.fit(x)\n"
+    module._add_function(notebook(code)["f"], parts)
+    assert "spatialkit.train" in parts
+    assert not any(name.startswith("spatialkit.lab") for name in parts)

@@ -1,0 +1,111 @@
+"""The store keeps finished runs, whatever happens around it."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from spatialkit.lab.store import Store, atomic_write, canonical, key_of
+
+
+def record(seed, value=1.0, version=1):
+    return {"task": "t", "version": version, "config": {"seed": seed}, "rows": [{"x": value}], "made": {}}
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [(np.int64(3), 3), (torch.tensor(2.5), 2.5), ((1, 2), [1, 2]), (np.bool_(True), True), (None, None)],
+)
+def test_equal_settings_have_equal_plain_values(value, plain):
+    assert canonical(value) == plain
+    assert type(canonical(value)) is type(plain)
+
+
+@pytest.mark.parametrize("value", [object(), np.zeros(3), {"a": 1}, lambda x: x])
+def test_a_configuration_takes_plain_values_only(value):
+    with pytest.raises(ValueError, match="a configuration takes numbers"):
+        canonical(value)
+
+
+def test_a_configuration_refuses_nan():
+    with pytest.raises(ValueError, match="finite"):
+        canonical(float("nan"))
+
+
+def test_the_key_does_not_depend_on_the_order_of_arguments():
+    assert key_of(1, {"a": 1, "b": 2}) == key_of(1, {"b": 2, "a": 1})
+    assert key_of(1, {"a": 1}) != key_of(2, {"a": 1}) != key_of(2, {"a": 1.0})
+
+
+def test_what_is_added_is_read_and_a_second_record_replaces_the_first(tmp_path):
+    store = Store(tmp_path, "t")
+    store.add([record(1), record(0)])
+    store.add([record(1, value=2.0)])
+    assert {r["config"]["seed"]: r["rows"][0]["x"] for r in store.read().values()} == {0: 1.0, 1: 2.0}
+    seeds = [json.loads(line)["config"]["seed"] for line in store.path.read_text().splitlines()]
+    assert seeds == [0, 1]  # sorted, so that a difference between commits shows what moved
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    store = Store(tmp_path, "t")
+    store.add([record(0)])
+    store.path.write_text(store.path.read_text() + '{"task": "t", "vers')
+    with pytest.raises(ValueError, match=r"t\.jsonl, line 2 is not a record"):
+        store.read()
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    atomic_write(path, "old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        atomic_write(path, "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "old"
+
+
+def _add_many(folder, first):
+    store = Store(folder, "t")
+    for seed in range(first, first + 20):
+        store.add([record(seed)])
+
+
+def test_two_writers_at_once_lose_nothing(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_add_many, args=(tmp_path, first)) for first in (0, 20)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert sorted(r["config"]["seed"] for r in Store(tmp_path, "t").read().values()) == list(range(40))
+
+
+def test_killed_while_writing_leaves_whole_lines(tmp_path):
+    code = (
+        "import sys, pathlib; from spatialkit.lab.store import Store\n"
+        "store = Store(pathlib.Path(sys.argv[1]), 't')\n"
+        "for seed in range(10**6):\n"
+        "    rows = [{'x': 1.0}] * 2000\n"
+        "    store.add([{'task': 't', 'version': 1, 'config': {'seed': seed}, 'rows': rows, 'made': {}}])\n"
+    )
+    for _ in range(3):
+        writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+        before, deadline = len(Store(tmp_path, "t").read()), time.monotonic() + 30
+        while len(Store(tmp_path, "t").read()) < before + 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        for kept in Store(tmp_path, "t").read().values():
+            assert len(kept["rows"]) == 2000
+        (tmp_path / "t.jsonl").unlink()

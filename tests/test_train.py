@@ -1,0 +1,203 @@
+"""The training loop: deterministic, resumable to the same bits, and honest about bad input."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from spatialkit.models import PlainCNN
+from spatialkit.train import error_rate, fit, one_cycle, predict, standardise
+
+ADAM = partial(torch.optim.Adam, lr=1e-2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Bits are promised for one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def problem(n=96, side=6):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (n,), generator=generator)
+    return torch.randn(n, 1, side, side, generator=generator) + labels.reshape(-1, 1, 1, 1), labels
+
+
+def network(seed=0):
+    return PlainCNN((1, 6, 6), 2, depth=2, width=4, seed=seed)
+
+
+def bits(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not():
+    images, labels = problem()
+    models = [network() for _ in range(3)]
+    histories = [
+        fit(model, images, labels, epochs=2, seed=seed, batch=16) for model, seed in zip(models, (1, 1, 2), strict=True)
+    ]
+    assert torch.equal(bits(models[0]), bits(models[1]))
+    assert not torch.equal(bits(models[0]), bits(models[2]))
+    assert histories[0].equals(histories[1])
+
+
+def test_agrees_with_a_plain_loop():
+    images, labels = problem()
+    model, plain = network(), network()
+    fit(model, images, labels, epochs=3, seed=5, batch=32, optimizer=partial(torch.optim.SGD, lr=0.1))
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(3):
+        for chosen in torch.randperm(len(images), generator=generator).split(32):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(plain(images[chosen]), labels[chosen]).backward()
+            optimizer.step()
+    torch.testing.assert_close(bits(model), bits(plain), rtol=1e-4, atol=1e-6)  # order of float32 sums
+
+
+def test_learns_what_can_be_learnt():
+    images, labels = problem(n=400)
+    model = network()
+    fit(model, images[:300], labels[:300], epochs=15, seed=0, batch=32, optimizer=ADAM, schedule=one_cycle)
+    assert error_rate(model, images[300:], labels[300:]) < 0.15
+
+
+def test_records_where_asked_and_measures_in_evaluation_mode():
+    images, labels = problem()
+    modes = []
+
+    def measure(model):
+        modes.append(model.training)
+        return {"error": error_rate(model, images, labels)}
+
+    model = nn.Sequential(network(), nn.Dropout(0.5))
+    history = fit(model, images, labels, epochs=2, seed=0, batch=32, measure=measure, measure_at=[0, 1, 3, 6])
+    assert history["step"].tolist() == [0, 1, 3, 6]
+    assert history["epoch"].tolist() == [0, 1 / 3, 1, 2]
+    assert history["loss"].isna().tolist() == [True, False, False, False]
+    assert modes == [False] * 4
+    assert model.training
+
+
+def test_measuring_does_not_change_the_training():
+    images, labels = problem()
+    models = [network(), network()]
+    for model, measure in zip(models, (None, lambda m: {"x": 1.0}), strict=True):
+        fit(model, images, labels, epochs=2, seed=0, measure=measure, measure_at=[0, 1, 2])
+    assert torch.equal(bits(models[0]), bits(models[1]))
+
+
+def test_augmentation_sees_every_batch_and_draws_from_the_seed():
+    images, labels = problem()
+    models = [network(), network()]
+    for model in models:
+        noise = lambda x, g: x + 0.1 * torch.randn(x.shape, generator=g)  # noqa: E731
+        fit(model, images, labels, epochs=1, seed=0, augment=noise)
+    plain = network()
+    fit(plain, images, labels, epochs=1, seed=0)
+    assert torch.equal(bits(models[0]), bits(models[1]))
+    assert not torch.equal(bits(models[0]), bits(plain))
+
+
+SCRIPT = """
+import sys, time, torch
+torch.set_num_threads(1)
+from functools import partial
+from spatialkit import lab, train
+train._CHECKPOINT_SECONDS = 0.0
+from tests.test_train import network, problem, bits, BatchNormNet
+
+@lab.task
+def train_one(optimizer, schedule, pause):
+    images, labels = problem()
+    kinds = {"adam": partial(torch.optim.Adam, lr=1e-2),
+             "sgd": partial(torch.optim.SGD, lr=1e-2, momentum=.9, nesterov=True, weight_decay=1e-3)}
+    model = BatchNormNet()
+    def slow(m):
+        time.sleep(pause)
+        print(flush=True)
+        return {"mean": float(bits(m).mean())}
+    history = train.fit(model, images, labels, epochs=12, seed=3, batch=32, measure=slow, optimizer=kinds[optimizer],
+                        schedule=train.one_cycle if schedule else None)
+    return {"bits": bits(model).numpy().tobytes().hex(), "history": history.to_json()}
+
+config = {"optimizer": sys.argv[1], "schedule": sys.argv[2] == "1", "pause": float(sys.argv[3])}
+table = lab.sweep(train_one, [config], executor=lab.Serial())
+print(table["bits"][0], table["history"][0])
+"""
+
+
+class BatchNormNet(nn.Sequential):
+    """A network with buffers, so that they are tested as well."""
+
+    def __init__(self):
+        super().__init__(nn.BatchNorm2d(1), network(), nn.Dropout(0.0))
+
+
+@pytest.mark.parametrize(("optimizer", "schedule"), [("adam", "1"), ("sgd", "0")])
+def test_killed_and_resumed_gives_the_same_bits(tmp_path, optimizer, schedule):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    root = os.path.dirname(os.path.dirname(__file__))
+    results = []
+    for kills in (0, 2):
+        environment = {**os.environ, "PYTHONPATH": root, "SPATIALKIT_OUT": str(tmp_path / f"out{kills}")}
+        command = [sys.executable, str(script), optimizer, schedule, "0.05"]
+        for _ in range(kills):
+            run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            for _ in range(4):  # four epochs, then no mercy
+                run.stdout.readline()
+            time.sleep(0.02)
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+            assert list((tmp_path / f"out{kills}").glob("checkpoints/*/0.safetensors"))
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        results.append(done.stdout.strip())
+        if kills:
+            assert done.stdout.count("\n") < 12  # it did not start from the beginning
+        assert not list((tmp_path / f"out{kills}").glob("checkpoints/*/*"))
+    assert results[0] == results[1]
+
+
+def test_standardise_uses_the_training_images_alone():
+    train = torch.randint(0, 256, (50, 3, 5, 5), dtype=torch.uint8)
+    other = torch.full((2, 3, 5, 5), 7.0)
+    a, b = standardise(train, other)
+    torch.testing.assert_close(a.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(a.std((0, 2, 3)), torch.ones(3), atol=1e-5, rtol=0)
+    x = train.float()
+    expected = (7 - x.mean((0, 2, 3))) / x.std((0, 2, 3))
+    torch.testing.assert_close(b[0, :, 0, 0], expected)
+
+
+def test_predict_restores_the_mode_and_joins_the_batches():
+    images, _ = problem()
+    model = network().train()
+    torch.testing.assert_close(predict(model, images, batch=7), model(images))
+    assert model.training
+
+
+def test_bad_input_says_what_is_wrong():
+    images, labels = problem()
+    with pytest.raises(ValueError, match="as many labels as images"):
+        fit(network(), images, labels[:-1], epochs=1, seed=0)
+    with pytest.raises(ValueError, match="at least one"):
+        fit(network(), images[:0], labels[:0], epochs=1, seed=0)
+    with pytest.raises(ValueError, match="epochs and batch must be at least 1"):
+        fit(network(), images, labels, epochs=0, seed=0)
+    with pytest.raises(ValueError, match="lower the learning rate"):
+        fit(network(), images, labels, epochs=20, seed=0, optimizer=partial(torch.optim.SGD, lr=1e12))
+    with pytest.raises(ValueError, match="N x C x H x W"):
+        standardise(images[0])
+    with pytest.raises(ValueError, match="constant"):
+        standardise(torch.zeros(3, 1, 4, 4))
