@@ -5,15 +5,22 @@ An executor is anything with ``submit(function, *arguments) -> future``, the fut
 ``dask.distributed.Client`` has the same interface and serves many.
 """
 
+import copyreg
+import importlib
 import os
 import threading
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 
+import torch
 from loky import ProcessPoolExecutor
 
 __all__ = ["Processes", "Serial", "default"]
 
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+
+# A task that says both "torch" and "x.classes" takes torch.classes along (cloudpickle guesses submodules from
+# names), a module that cannot be pickled unless it is told how.
+copyreg.pickle(type(torch.classes), lambda module: (importlib.import_module, (module.__name__,)))
 
 
 class Serial:
@@ -71,8 +78,6 @@ class Processes:
 
 
 def _one_thread() -> None:
-    import torch
-
     torch.set_num_threads(1)
 
 
@@ -81,8 +86,6 @@ def default(runs: int) -> Serial | Processes:
 
     One process on a machine with a GPU, whose memory and time several would only share.
     """
-    import torch
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = int(os.environ.get("SPATIALKIT_JOBS") or (1 if torch.cuda.is_available() else cores))
     count = min(jobs, runs)

@@ -1,6 +1,7 @@
 """A sweep runs what is missing, keeps what is finished, and says where it came from."""
 
 import json
+import linecache
 import os
 import pathlib
 import signal
@@ -10,6 +11,7 @@ import time
 
 import pandas as pd
 import pytest
+import torch
 
 from spatialkit import data, lab, places
 from spatialkit.lab.store import Store
@@ -139,6 +141,15 @@ def test_a_failing_run_does_not_take_the_others_along(executor):
 def test_the_sweep_goes_on_when_a_worker_dies(tmp_path):
     table = lab.sweep(dies_once, n=range(5), folder=str(tmp_path), executor=lab.Processes(2))
     assert len(table) == 5
+
+
+def test_a_task_may_use_torch_beside_names_of_its_submodules():
+    code = "def uses_torch(n):\n    train = data.load('digits')\n    return {'n': len(train.classes) + torch.tensor(n)}\n"
+    namespace = {"__name__": "__main__", "torch": torch, "data": data}  # by value, as from a notebook
+    linecache.cache["<cell>"] = (len(code), None, code.splitlines(keepends=True), "<cell>")
+    exec(compile(code, "<cell>", "exec"), namespace)
+    table = lab.sweep(lab.task(namespace["uses_torch"]), n=[0, 1], executor=lab.Processes(1))
+    assert table["n"].tolist() == [10, 11]
 
 
 def test_a_run_that_kills_every_worker_fails_alone():

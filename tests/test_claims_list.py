@@ -1,0 +1,63 @@
+"""The list of claims can be read by a program: fields, order, notebooks and numbers."""
+
+import math
+from importlib import resources
+
+import pytest
+import yaml
+
+LIST = yaml.safe_load(resources.files("spatialkit").joinpath("claims.yaml").read_text("utf-8"))
+CLAIMS = LIST["claims"]
+TEXTS = {"id", "source", "artefact", "says", "rule", "notebook"}
+each_claim = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
+
+
+def numbers(value):
+    """Leaves of nested mappings and lists."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [leaf for part in value for leaf in numbers(part)] if isinstance(value, list) else [value]
+
+
+def test_list_has_sources_general_rules_and_claims():
+    assert list(LIST) == ["sources", "rules", "claims"]
+    assert all(isinstance(text, str) and text for key in ("sources", "rules") for text in LIST[key].values())
+
+
+def test_ids_are_unique():
+    ids = [claim["id"] for claim in CLAIMS]
+    assert len(set(ids)) == len(ids)
+
+
+def test_claims_follow_the_order_of_the_sources_and_none_is_without_claims():
+    prefixes = [claim["source"] for claim in CLAIMS]
+    order = list(LIST["sources"])
+    assert prefixes == sorted(prefixes, key=order.index)
+    assert set(prefixes) == set(order)
+
+
+@each_claim
+def test_claim_has_its_fields_and_no_others(claim):
+    assert set(claim) - {"paper", "needs"} == TEXTS
+    assert all(isinstance(claim[key], str) and claim[key] for key in set(claim) - {"paper"})
+
+
+@each_claim
+def test_id_begins_with_a_source(claim):
+    prefix, _, artefact = claim["id"].partition(".")
+    assert prefix == claim["source"] and prefix in LIST["sources"] and artefact.isalnum()
+
+
+@each_claim
+def test_notebook_is_a_number_of_two_digits(claim):
+    assert claim["notebook"] in {f"{number:02d}" for number in range(1, 18)}
+
+
+@each_claim
+def test_numbers_of_the_source_are_numbers(claim):
+    if "paper" not in claim:
+        return
+    # YAML 1.1 reads 2e5 as a word; 2.0e+5 is a number.
+    assert isinstance(claim["paper"], dict)
+    leaves = numbers(claim["paper"])
+    assert leaves and all(type(leaf) in (int, float) and math.isfinite(leaf) for leaf in leaves)
