@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -51,30 +51,31 @@ def _positive(text: str) -> int:
 
 
 def _figures(args: argparse.Namespace, base: Path, jobs: int) -> int:
-    from spatialkit import runner
-    from spatialkit.plan import Plan, choose_profile
+    from spatialkit.commands.plan import Plan, choose_profile
+    from spatialkit.commands.runner import figures
 
     profile, reason = (args.profile, "as asked") if args.profile else choose_profile()
-    return runner.figures(Plan(profile, reason, args.only, jobs, args.fresh, base))
+    return figures(Plan(profile, reason, args.only, jobs, args.fresh, base))
 
 
 def _test(args: argparse.Namespace, base: Path, jobs: int) -> int:
-    from spatialkit.checks import check_all
+    from spatialkit.commands.checks import check_all
 
     return check_all(base, jobs)
 
 
 def _render(args: argparse.Namespace, base: Path, jobs: int) -> int:
-    from spatialkit.render import render
+    from spatialkit.commands.render import render
 
     return render(base, args.only, jobs)
 
 
 def _lab(args: argparse.Namespace, base: Path, jobs: int) -> int:
-    from spatialkit.plan import environment
+    from spatialkit.commands.plan import environment
 
     words = ["--ip=127.0.0.1", f"--port={args.port}", f"--ServerApp.root_dir={base / 'notebooks'}"]
     words += ["--no-browser"] if args.no_browser else []
+    words += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # as in a container
     return subprocess.call([sys.executable, "-m", "jupyterlab", *words], env=environment(), cwd=base)
 
 
@@ -98,7 +99,7 @@ def _audit(args: argparse.Namespace, base: Path, jobs: int) -> int:
 
 
 def _doctor(args: argparse.Namespace, base: Path, jobs: int) -> int:
-    from spatialkit.doctor import doctor
+    from spatialkit.commands.doctor import doctor
 
     return doctor(base)
 
@@ -106,17 +107,15 @@ def _doctor(args: argparse.Namespace, base: Path, jobs: int) -> int:
 def _internal(words: list[str]) -> int | None:
     """Commands that the runner gives to processes of its own; None when it is none of them."""
     if words[:1] == ["_execute"]:
-        from spatialkit.execute import execute
+        from spatialkit.commands.execute import execute
 
         notebook, output, *profile = words[1:]
         return execute(Path(notebook), Path(output), {"profile": profile[1]} if profile else None)
     if words[:1] == ["_scorecard"]:
-        if importlib.util.find_spec("spatialkit.claims") is None:
-            return 0
-        from spatialkit import claims
+        from spatialkit.scorecard import draw, write_readme_table
 
-        for name in ("draw_scorecard", "write_readme_table"):
-            getattr(claims, name, lambda: None)()
+        draw()
+        write_readme_table()
         return 0
     return None
 
@@ -134,7 +133,7 @@ def main(words: list[str] | None = None) -> int:
     if internal is not None:
         return internal
     args = _parser().parse_args(words)
-    from spatialkit.plan import usable_cores
+    from spatialkit.commands.plan import usable_cores
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

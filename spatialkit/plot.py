@@ -13,7 +13,7 @@ from spatialkit import places
 from spatialkit.lab.provenance import describe
 from spatialkit.lab.store import atomic_write
 
-__all__ = ["GREY", "NAMES", "label_panels", "reference", "save", "set_theme", "show_images"]
+__all__ = ["GREY", "NAMES", "label_panels", "reference", "save", "set_theme", "show_images", "write"]
 
 GREY = "0.45"
 NAMES = {
@@ -33,6 +33,10 @@ _RC = {
     "image.interpolation": "nearest",
     "image.cmap": "viridis",
     "legend.frameon": False,
+}
+_FORMATS = {
+    "svg": {"metadata": {"Date": None, "Creator": None}},
+    "png": {"metadata": {"Software": None}, "dpi": 200},
 }
 
 
@@ -82,15 +86,17 @@ def save(figure: Figure, name: str, table: pd.DataFrame) -> None:
         name: The claim's id, which names the files.
         table: The table that the figure shows; if a sweep made it, its provenance is printed.
     """
-    folder = places.out() / "figures"
     if "made" in table.attrs:
         figure.text(0, -0.01, describe(table), size=5, color=GREY, ha="left", va="top")
-    for kind, options in {
-        "svg": {"metadata": {"Date": None, "Creator": None}},
-        "png": {"metadata": {"Software": None}, "dpi": 200},
-    }.items():
+    write(figure, name)
+    csv = table.to_csv(index=False, float_format="%.7g", lineterminator="\n")
+    atomic_write(places.out() / "figures" / f"{name}.csv", csv)
+
+
+def write(figure: Figure, name: str) -> None:
+    """Keep a figure as svg and png alone; the same figure gives the same bytes."""
+    for kind, options in _FORMATS.items():
         stream = io.BytesIO()
         with mpl.rc_context(_RC):
             figure.savefig(stream, format=kind, **options)
-        atomic_write(folder / f"{name}.{kind}", stream.getvalue())
-    atomic_write(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.7g", lineterminator="\n"))
+        atomic_write(places.out() / "figures" / f"{name}.{kind}", stream.getvalue())

@@ -9,6 +9,7 @@ import copyreg
 import importlib
 import os
 import threading
+import time
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 
 import torch
@@ -16,7 +17,8 @@ from loky import ProcessPoolExecutor
 
 __all__ = ["Processes", "Serial", "default"]
 
-_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+_ENVIRONMENT = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+_ENVIRONMENT["LOKY_MAX_MEMORY_LEAK_SIZE"] = "1e15"  # bytes; else loky takes a loaded data set for a leak
 
 # A task that says both "torch" and "x.classes" takes torch.classes along (cloudpickle guesses submodules from
 # names), a module that cannot be pickled unless it is told how.
@@ -66,7 +68,7 @@ class Processes:
 
     def _pool(self) -> ProcessPoolExecutor:
         if getattr(self._own, "pool", None) is None:
-            self._own.pool = ProcessPoolExecutor(1, timeout=60, env=_ONE_THREAD, initializer=_one_thread)
+            self._own.pool = ProcessPoolExecutor(1, env=_ENVIRONMENT, initializer=_begin, initargs=(os.getpid(),))
             self._pools.append(self._own.pool)
         return self._own.pool
 
@@ -77,8 +79,16 @@ class Processes:
             pool.shutdown(kill_workers=True)
 
 
-def _one_thread() -> None:
+def _begin(parent: int) -> None:
+    """What a worker does first: one thread for the sums, and one that ends the worker with its parent."""
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def default(runs: int) -> Serial | Processes:

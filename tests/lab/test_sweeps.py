@@ -144,12 +144,29 @@ def test_the_sweep_goes_on_when_a_worker_dies(tmp_path):
 
 
 def test_a_task_may_use_torch_beside_names_of_its_submodules():
-    code = "def uses_torch(n):\n    train = data.load('digits')\n    return {'n': len(train.classes) + torch.tensor(n)}\n"
+    code = "def uses_torch(n):\n    train = data.load('digits')\n    return {'found': len(train.classes) + torch.tensor(n)}\n"
     namespace = {"__name__": "__main__", "torch": torch, "data": data}  # by value, as from a notebook
     linecache.cache["<cell>"] = (len(code), None, code.splitlines(keepends=True), "<cell>")
     exec(compile(code, "<cell>", "exec"), namespace)
     table = lab.sweep(lab.task(namespace["uses_torch"]), n=[0, 1], executor=lab.Processes(1))
-    assert table["n"].tolist() == [10, 11]
+    assert table["found"].tolist() == [10, 11]
+
+
+@lab.task
+def keeps_a_data_set(n):
+    kept = globals().setdefault("kept", []) or kept_now()
+    time.sleep(1.1)  # loky looks at the memory once a second
+    return {"process": os.getpid(), "size": len(kept)}
+
+
+def kept_now():
+    globals()["kept"].append(b"x" * 400_000_000)
+    return globals()["kept"]
+
+
+def test_a_worker_keeps_its_data_sets_between_runs():
+    table = lab.sweep(keeps_a_data_set, n=range(4), executor=lab.Processes(1))
+    assert table["process"].nunique() == 1
 
 
 def test_a_run_that_kills_every_worker_fails_alone():
@@ -158,12 +175,22 @@ def test_a_run_that_kills_every_worker_fails_alone():
     assert len(Store(places.out() / "results", "dies").read()) == 3
 
 
-def test_killed_sweep_keeps_what_was_finished(tmp_path):
+def running(process):
+    """Whether a process lives; one that ended but whose parent died before asking does not."""
+    try:
+        os.kill(process, 0)
+        state = pathlib.Path(f"/proc/{process}/stat")
+        return not (state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] == "Z")
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def test_killed_sweep_keeps_what_was_finished_and_its_workers_end(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import time\nfrom spatialkit import lab\n\n"
-        "@lab.task\ndef slow(n):\n    time.sleep(0.05)\n    return {'x': n}\n\n"
-        "lab.sweep(slow, n=range(1000))\n"
+        "import os\nimport time\nfrom spatialkit import lab\n\n"
+        "@lab.task\ndef slow(n):\n    time.sleep(0.05)\n    return {'x': n, 'process': os.getpid()}\n\n"
+        "lab.sweep(slow, n=range(1000), executor=lab.Processes(2))\n"
     )
     sweep = subprocess.Popen([sys.executable, script], stderr=subprocess.DEVNULL)
     store = Store(places.out() / "results", "slow")
@@ -174,6 +201,10 @@ def test_killed_sweep_keeps_what_was_finished(tmp_path):
     sweep.wait()
     kept = store.read()
     assert 5 <= len(kept) < 1000
+    workers = {r["rows"][0]["process"] for r in kept.values()}
+    while any(map(running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(running, workers))
     assert sorted(r["config"]["n"] for r in kept.values()) == sorted(r["rows"][0]["x"] for r in kept.values())
 
 

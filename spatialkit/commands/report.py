@@ -6,10 +6,10 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spatialkit.execute import Outcome
+from spatialkit.commands.execute import Outcome
 
 if TYPE_CHECKING:
-    from spatialkit.plan import Plan
+    from spatialkit.commands.plan import Plan
 
 _SMOKE_SECONDS = 20  # rough time of one smoke notebook on one core
 _PRINTED_TRACEBACK = 12  # lines; the log has all of them

@@ -9,7 +9,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from spatialkit.plan import DATA_SETS, choose_profile, select, usable_cores
+from spatialkit.commands.plan import DATA_SETS, choose_profile, select, usable_cores
 
 __all__ = ["doctor"]
 
@@ -57,9 +57,7 @@ def _data() -> None:
     except ImportError as error:
         return _say("missing", "data", f"{error}; get what it needs with {_INSTALL}")
     folder = os.environ.get("SPATIALKIT_DATA")
-    _say(
-        "found" if folder else "not set", "SPATIALKIT_DATA", folder or "optional: a folder with the data sets"
-    )
+    _say("found" if folder else "not set", "SPATIALKIT_DATA", folder or "optional: a folder with the data sets")
     for name in data.NAMES:
         state = data.available(name)
         if state == "here":
@@ -101,9 +99,7 @@ def _commit(base: Path) -> None:
     except (OSError, subprocess.SubprocessError):
         return _say("missing", "commit", "no git here; records will say so: install git")
     if done.returncode != 0:
-        return _say(
-            "missing", "commit", "no commit known here; records will say so: get the bundle with git clone"
-        )
+        return _say("missing", "commit", "no commit known here; records will say so: get the bundle with git clone")
     return _say("found", "commit", done.stdout.strip())
 
 

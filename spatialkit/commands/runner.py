@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from spatialkit import places, report
-from spatialkit.execute import Outcome, failed_path, part_path, read_outcome
-from spatialkit.plan import Plan, environment_of, records_of, select
+from spatialkit import places
+from spatialkit.commands import report
+from spatialkit.commands.execute import Outcome, failed_path, part_path, read_outcome
+from spatialkit.commands.plan import Plan, environment_of, records_of, select
 
 __all__ = ["Workers", "alone", "figures", "run_notebooks"]
 
@@ -132,9 +133,9 @@ def alone(base: Path, what: str):
 
 def figures(plan: Plan) -> int:
     """Run the plan and report. Exit status 0 when every notebook passed."""
-    numbers = {path.name[:2] for path in select(plan.base, plan.only)}
-    takes = report.duration_words(records_of(plan.base, plan.profile, numbers), plan, len(numbers))
-    what = report.count(len(numbers), "notebook")
+    notebooks = select(plan.base, plan.only)
+    takes = report.duration_words(records_of(plan.base, plan.profile, notebooks), plan, len(notebooks))
+    what = report.count(len(notebooks), "notebook")
     print(f"profile {plan.profile} ({plan.reason}): {what}, {takes}", flush=True)
     with alone(plan.base, plan.profile):
         before = report.fingerprints(None if plan.profile == "smoke" else plan.base)

@@ -10,9 +10,9 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
-from spatialkit import report
-from spatialkit.plan import Plan, environment, select
-from spatialkit.runner import alone, run_notebooks
+from spatialkit.commands import report
+from spatialkit.commands.plan import Plan, environment, select
+from spatialkit.commands.runner import alone, run_notebooks
 
 __all__ = ["Part", "check_all", "pytest_part"]
 

@@ -6,10 +6,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from spatialkit import report
-from spatialkit.execute import Outcome, part_path
-from spatialkit.plan import environment, select
-from spatialkit.runner import Workers, alone
+from spatialkit.commands import report
+from spatialkit.commands.execute import Outcome, part_path
+from spatialkit.commands.plan import environment, select
+from spatialkit.commands.runner import Workers, alone
 
 __all__ = ["counts_are_in_order", "normalise", "render"]
 

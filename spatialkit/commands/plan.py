@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,7 +95,7 @@ def environment(out: Path | None = None, **more: str) -> dict[str, str]:
     """The environment of a notebook: one thread per process, one output folder, this very package."""
     env = {key: value for key, value in os.environ.items() if key not in ("MPLBACKEND", "SPATIALKIT_FRESH")}
     env |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(Path(__file__).resolve().parents[2])
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     env["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else a remark of the debugger in every log
     if env.get("SPATIALKIT_DATA"):  # notebooks run in another folder than this process
@@ -121,13 +121,12 @@ def _fresh_since(marker: Path) -> str:
     return marker.read_text().strip()
 
 
-def records_of(base: Path, profile: str, numbers: set[str]) -> list[dict]:
-    """How the committed results of these notebooks at this profile were made."""
+def records_of(base: Path, profile: str, notebooks: list[Path]) -> list[dict]:
+    """How the committed results of the tasks that these notebooks define, at this profile, were made."""
+    from spatialkit.lab.store import Store
+
+    code = "\n".join(path.read_text("utf-8") for path in notebooks)
     made = []
-    for path in sorted((base / "results").glob("*.jsonl")):
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                made.append(json.loads(line)["made"])
-            except (ValueError, KeyError, TypeError):
-                continue  # the sweep itself reports a damaged line
-    return [m for m in made if m.get("profile") == profile and m.get("notebook") in numbers]
+    for task in re.findall(r"def (\w+)\(", code):
+        made += [record["made"] for record in Store(base / "results", task).read().values()]
+    return [m for m in made if m["profile"] == profile]

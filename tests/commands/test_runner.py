@@ -1,6 +1,5 @@
 """The runner: failures stay in their notebook and are named; nothing unfinished looks finished."""
 
-import json
 import os
 import re
 import signal
@@ -12,12 +11,14 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from spatialkit import __main__, data, places, report
-from spatialkit.checks import pytest_part
-from spatialkit.execute import Outcome, failed_path, part_path, read_outcome
-from spatialkit.plan import Plan, choose_profile, environment, environment_of, records_of, select
-from spatialkit.render import counts_are_in_order, normalise, render
-from spatialkit.runner import alone, figures
+from spatialkit import __main__, data, places
+from spatialkit.commands import report
+from spatialkit.commands.checks import pytest_part
+from spatialkit.commands.execute import Outcome, failed_path, part_path, read_outcome
+from spatialkit.commands.plan import Plan, choose_profile, environment, environment_of, records_of, select
+from spatialkit.commands.render import counts_are_in_order, normalise, render
+from spatialkit.commands.runner import alone, figures
+from spatialkit.lab.store import Store
 
 PARAMETERS = {"tags": ["parameters"]}
 
@@ -68,9 +69,7 @@ def test_first_line_names_profile_reason_and_duration(four_fates):
 def test_failures_give_a_summary_and_a_nonzero_exit(four_fates):
     done = four_fates[1]
     assert done.returncode == 1
-    rows = {
-        line.split()[0]: line.split() for line in done.stdout.partition("\nnotebook")[2].splitlines()[1:5]
-    }
+    rows = {line.split()[0]: line.split() for line in done.stdout.partition("\nnotebook")[2].splitlines()[1:5]}
     assert [rows[name][1] for name in ("00_start", "01_good", "02_bad", "03_killed")] == [
         "passed",
         "passed",
@@ -169,12 +168,12 @@ def test_fresh_run_keeps_its_start_until_everything_passed(base, capsys):
 
 
 def test_duration_is_told_from_committed_records(base):
-    (base / "results").mkdir()
-    made = [{"profile": "laptop", "notebook": "01", "seconds": 1800.0}] * 4
-    made += [{"profile": "paper", "notebook": "01", "seconds": 9e9}, {"profile": "laptop", "notebook": "02"}]
-    lines = [json.dumps({"task": "t", "made": one}) for one in made]
-    (base / "results" / "t.jsonl").write_text("\n".join([*lines, "{cut sh"]))
-    records = records_of(base, "laptop", {"01"})
+    write(base, "01_a", "def task(n):\n    pass")
+    made = [{"profile": "laptop", "seconds": 1800.0}] * 4 + [{"profile": "paper", "seconds": 9e9}]
+    for name in ("task", "another"):
+        records = [{"task": name, "version": 1, "config": {"n": n}, "made": m} for n, m in enumerate(made)]
+        Store(base / "results", name).add(records)
+    records = records_of(base, "laptop", select(base))
     assert len(records) == 4
     plan = Plan("laptop", base=base, jobs=2)
     assert report.duration_words(records, plan, 1).startswith("seconds to minutes from committed results")
@@ -276,9 +275,7 @@ def test_normalise_keeps_results_and_drops_what_churns():
     }
 
 
-@pytest.mark.parametrize(
-    ("counts", "right"), [([1, 2], True), ([], True), ([2, 1], False), ([1, None], False)]
-)
+@pytest.mark.parametrize(("counts", "right"), [([1, 2], True), ([], True), ([2, 1], False), ([1, None], False)])
 def test_counts_in_order(counts, right):
     cells = [new_code_cell("x", execution_count=one) for one in counts]
     assert counts_are_in_order([new_markdown_cell("y"), *cells]) == right
@@ -298,10 +295,7 @@ def test_pytest_part_counts_and_notices_a_broken_run(base):
 
 @pytest.mark.parametrize("words", [["figures", "--only", "77"], ["render", "--only", "77"]])
 def test_unknown_number_is_an_error_of_one_line(base, capsys, words):
-    assert (
-        __main__.main([*words, "--base", str(base), *(["--profile", "smoke"] if "figures" in words else [])])
-        == 2
-    )
+    assert __main__.main([*words, "--base", str(base), *(["--profile", "smoke"] if "figures" in words else [])]) == 2
     assert capsys.readouterr().err.strip().endswith("no notebook numbered 77; there are: none")
 
 
