@@ -1,4 +1,4 @@
-"""`test`: unit tests, every notebook at profile smoke, the stored outputs, the style; all parts, always."""
+"""`test`: unit tests, notebooks at profile smoke, stored outputs, tables behind figures, style; all parts, always."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spatialkit.commands import report
 from spatialkit.commands.plan import Plan, environment, select
 from spatialkit.commands.runner import alone, run_notebooks
 
-__all__ = ["Part", "check_all", "pytest_part"]
+__all__ = ["Part", "check_all", "pytest_part", "table_differs"]
 
 _CELL_TIMEOUT = 900  # seconds; a slow machine is no failure
 _NBVAL_WORKERS_PAY_FROM = 10  # notebooks
@@ -85,6 +85,28 @@ def _stored_outputs(base: Path, jobs: int) -> Part:
     return pytest_part(name, words, base, env)
 
 
+def _tables_behind_figures(base: Path, jobs: int) -> Part:
+    """Compare the tables that the rerun notebooks wrote with the committed ones: pictures themselves are not compared."""
+    fresh = sorted((base / "build" / "nbval" / "figures").glob("*.csv"))
+    wrong = [problem for path in fresh if (problem := table_differs(path, base / "figures" / path.name))]
+    for problem in wrong:
+        print(problem)
+    return Part("tables behind figures", len(fresh) - len(wrong), len(wrong))
+
+
+def table_differs(fresh: Path, committed: Path) -> str:
+    """What is wrong with a committed table; empty when it equals the fresh one to seven digits."""
+    import pandas as pd
+
+    if not committed.exists():
+        return f"{committed.name} is not committed"
+    try:
+        pd.testing.assert_frame_equal(pd.read_csv(fresh), pd.read_csv(committed), rtol=1e-6)
+    except AssertionError as error:
+        return f"{committed.name} differs: {str(error).splitlines()[0]}; make figures writes it anew"
+    return ""
+
+
 def _style(base: Path) -> Part:
     commands = (["check"], ["format", "--check"])
     failed = sum(_python("-m", "ruff", *words, ".", base=base) != 0 for words in commands)
@@ -94,7 +116,7 @@ def _style(base: Path) -> Part:
 def check_all(base: Path, jobs: int) -> int:
     """Run every part, print one line for each, and end with `N passed, N failed` alone on a line."""
     parts = []
-    for run in (_unit_tests, _smoke, _stored_outputs):
+    for run in (_unit_tests, _smoke, _stored_outputs, _tables_behind_figures):
         print(f"\n== {run.__name__.strip('_').replace('_', ' ')}", flush=True)
         parts.append(run(base, jobs))
     print("\n== style", flush=True)

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from spatialkit import __main__, data, places
 from spatialkit.commands import report
-from spatialkit.commands.checks import pytest_part
+from spatialkit.commands.checks import pytest_part, table_differs
 from spatialkit.commands.execute import Outcome, failed_path, part_path, read_outcome
 from spatialkit.commands.plan import Plan, choose_profile, environment, environment_of, records_of, select
 from spatialkit.commands.render import counts_are_in_order, normalise, render
@@ -304,3 +304,13 @@ def test_doctor_never_fails_and_names_what_is_missing(base, capsys, monkeypatch)
     assert __main__.main(["doctor", "--base", str(base)]) == 0
     said = capsys.readouterr().out
     assert "missing  mnist" in said and "SPATIALKIT_DATA" in said and "torch" in said
+
+
+def test_a_figure_is_bound_to_its_table(tmp_path):
+    fresh, committed = tmp_path / "a.csv", tmp_path / "b.csv"
+    fresh.write_text("x,y\n1,0.3333333\n")
+    assert "not committed" in table_differs(fresh, committed)
+    committed.write_text("x,y\n1,0.3333334\n")
+    assert table_differs(fresh, committed) == ""
+    committed.write_text("x,y\n1,0.3334\n")
+    assert "b.csv differs" in table_differs(fresh, committed)

@@ -132,9 +132,7 @@ def put(monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(gzip.compress(content) if packed else content)
             algorithm = files.SUMS[name].split(":")[0]
-            monkeypatch.setitem(
-                files.SUMS, name, f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
-            )
+            monkeypatch.setitem(files.SUMS, name, f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")
         return folder
 
     return put
@@ -237,9 +235,7 @@ def test_damaged_idx_file_is_found(tmp_path, put, cache, packed, damage):
     put(tmp_path, small_mnist()[0], packed)
     path = tmp_path / (f"{RAW}/train-images-idx3-ubyte" + ".gz" * packed)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(
-        ValueError, match=rf"(?s){path.name} is truncated .*expected md5 \w+.* found .*delete"
-    ):
+    with pytest.raises(ValueError, match=rf"(?s){path.name} is truncated .*expected md5 \w+.* found .*delete"):
         data.load("mnist", root=tmp_path)
 
 
@@ -304,9 +300,7 @@ def test_incomplete_original_is_not_replaced_by_jpeg(tmp_path, put, cache):
     contents = small_batches()[0] | {"cifar10_jpeg.npz": small_jpeg()[0]}
     del contents["cifar-10-batches-py/data_batch_3"]
     put(tmp_path, contents)
-    with pytest.raises(
-        ValueError, match=r"cifar10 is incomplete in .*: add cifar-10-batches-py/data_batch_3"
-    ):
+    with pytest.raises(ValueError, match=r"cifar10 is incomplete in .*: add cifar-10-batches-py/data_batch_3"):
         data.load("cifar10", root=tmp_path)
     assert data.available("cifar10", root=tmp_path) == "missing"
 
@@ -331,9 +325,7 @@ def test_malicious_pickle_is_refused(tmp_path, put, cache, call):
 
 
 def test_npz_with_pickled_objects_is_refused(tmp_path, put, cache):
-    evil = npz(
-        images=np.array([Malicious(os.system, ("true",))], object), labels=np.zeros(1), index=np.zeros(1)
-    )
+    evil = npz(images=np.array([Malicious(os.system, ("true",))], object), labels=np.zeros(1), index=np.zeros(1))
     put(tmp_path, {"cifar10_lossless_4000.npz": evil})
     with pytest.raises(ValueError, match="allow_pickle=False"):
         data.load("cifar10_lossless", root=tmp_path)
@@ -343,9 +335,7 @@ def test_npz_with_pickled_objects_is_refused(tmp_path, put, cache):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(
-        ValueError, match=r"no data set is called 'minst'. Did you mean 'mnist'\? There are: mnist,"
-    ):
+    with pytest.raises(ValueError, match=r"no data set is called 'minst'. Did you mean 'mnist'\? There are: mnist,"):
         data.load("minst")
     with pytest.raises(ValueError, match=r"no data set is called 'x'\. There are"):
         data.available("x")
@@ -355,9 +345,7 @@ def test_unknown_names_are_refused():
 
 def test_missing_set_says_both_ways_to_get_it(cache):
     assert data.available("cifar100") == "missing"
-    with pytest.raises(
-        data.DataMissing, match=r"(?s)cifar100 \(train\).*set SPATIALKIT_DATA.*cifar-100-python/train"
-    ):
+    with pytest.raises(data.DataMissing, match=r"(?s)cifar100 \(train\).*set SPATIALKIT_DATA.*cifar-100-python/train"):
         data.load("cifar100")
     with pytest.raises(FileNotFoundError, match="run once with network access"):
         data.load("cifar100")
@@ -408,9 +396,7 @@ def server(tmp_path, monkeypatch):
 
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("SPATIALKIT_OFFLINE")
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=folder)
-    ) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield folder, f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -435,9 +421,7 @@ def test_mnist_comes_through_torchvision(put, cache, server, monkeypatch):
 
 
 @pytest.mark.parametrize("honest", [True, False])
-def test_cifar_comes_through_torchvision_but_not_through_its_unpickling(
-    put, cache, server, monkeypatch, honest
-):
+def test_cifar_comes_through_torchvision_but_not_through_its_unpickling(put, cache, server, monkeypatch, honest):
     from spatialkit._torchvision import torchvision
 
     folder, url = server

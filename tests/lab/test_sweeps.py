@@ -144,7 +144,10 @@ def test_the_sweep_goes_on_when_a_worker_dies(tmp_path):
 
 
 def test_a_task_may_use_torch_beside_names_of_its_submodules():
-    code = "def uses_torch(n):\n    train = data.load('digits')\n    return {'found': len(train.classes) + torch.tensor(n)}\n"
+    code = (
+        "def uses_torch(n):\n    train = data.load('digits')\n"
+        "    return {'found': len(train.classes) + torch.tensor(n)}\n"
+    )
     namespace = {"__name__": "__main__", "torch": torch, "data": data}  # by value, as from a notebook
     linecache.cache["<cell>"] = (len(code), None, code.splitlines(keepends=True), "<cell>")
     exec(compile(code, "<cell>", "exec"), namespace)
@@ -154,14 +157,9 @@ def test_a_task_may_use_torch_beside_names_of_its_submodules():
 
 @lab.task
 def keeps_a_data_set(n):
-    kept = globals().setdefault("kept", []) or kept_now()
+    sys.kept = getattr(sys, "kept", None) or b"x" * 400_000_000
     time.sleep(1.1)  # loky looks at the memory once a second
-    return {"process": os.getpid(), "size": len(kept)}
-
-
-def kept_now():
-    globals()["kept"].append(b"x" * 400_000_000)
-    return globals()["kept"]
+    return {"process": os.getpid()}
 
 
 def test_a_worker_keeps_its_data_sets_between_runs():
