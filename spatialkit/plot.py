@@ -1,8 +1,9 @@
 """The one look of every figure, and how a figure is kept."""
 
 import io
+import os
 import string
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import matplotlib as mpl
 import pandas as pd
@@ -13,7 +14,7 @@ from spatialkit import places
 from spatialkit.lab.provenance import describe
 from spatialkit.lab.store import atomic_write
 
-__all__ = ["GREY", "NAMES", "label_panels", "reference", "save", "set_theme", "show_images", "write"]
+__all__ = ["GREY", "NAMES", "explore", "label_panels", "reference", "save", "set_theme", "shades", "show_images", "write"]
 
 GREY = "0.45"
 NAMES = {
@@ -45,6 +46,12 @@ def set_theme() -> None:
     sns.set_theme(context="paper", style="ticks", palette="colorblind", rc=_RC)
 
 
+def shades(values: Iterable) -> dict:
+    """A colour from viridis for each size, from dark to light, without the end that white paper swallows."""
+    values = list(values)
+    return dict(zip(values, sns.color_palette("viridis", len(values) + 1), strict=False))
+
+
 def label_panels(axes: Iterable) -> None:
     """Bold a, b, c, ... above the top left corner of each panel."""
     for letter, axis in zip(string.ascii_lowercase, getattr(axes, "flat", axes), strict=False):
@@ -57,7 +64,8 @@ def reference(axis, value: float, label: str, *, vertical: bool = False) -> None
     draw(value, color=GREY, lw=0.8, ls="--", zorder=0)
     style = {"color": GREY, "size": "x-small"}
     if vertical:
-        axis.text(value, 1, label, transform=axis.get_xaxis_transform(), ha="left", va="top", **style)
+        where = {"transform": axis.get_xaxis_transform(), "rotation": 90, "ha": "right", "va": "top"}
+        axis.text(value, 1, label, **where, **style)
     else:
         axis.text(1, value, label, transform=axis.get_yaxis_transform(), ha="right", va="bottom", **style)
 
@@ -75,6 +83,22 @@ def show_images(axis, images, columns: int) -> None:
     axis.set_axis_off()
 
 
+def explore(function: Callable, **controls) -> None:
+    """Sliders for a function, where somebody can move them.
+
+    A notebook that the batch commands run shows its static picture only: widgets are dead without
+    a kernel, and now and then keep a batch run from ending.
+
+    Args:
+        function: Draws or prints something, given a value for each control.
+        **controls: As in ``ipywidgets.interact``: ``(low, high, step)``, a list of choices, a boolean.
+    """
+    if "SPATIALKIT_OUT" not in os.environ:
+        from ipywidgets import interact
+
+        interact(function, **controls)
+
+
 def save(figure: Figure, name: str, table: pd.DataFrame) -> None:
     """Keep a figure as svg and png, with the tidy table behind it as csv and its provenance in grey below.
 
@@ -87,7 +111,9 @@ def save(figure: Figure, name: str, table: pd.DataFrame) -> None:
         table: The table that the figure shows; if a sweep made it, its provenance is printed.
     """
     if "made" in table.attrs:
-        figure.text(0, -0.01, describe(table), size=5, color=GREY, ha="left", va="top")
+        drawn = figure.get_tightbbox()  # in inches
+        x, y = drawn.x0 / figure.get_figwidth(), (drawn.y0 - 0.05) / figure.get_figheight()
+        figure.text(x, y, describe(table), size=5, color=GREY, ha="left", va="top")
     write(figure, name)
     csv = table.to_csv(index=False, float_format="%.7g", lineterminator="\n")
     atomic_write(places.out() / "figures" / f"{name}.csv", csv)

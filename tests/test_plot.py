@@ -60,3 +60,13 @@ def test_a_sheet_of_images_keeps_every_pixel(channels):
     assert sheet.shape[:2] == (2 * 5 - 1, 3 * 7 - 1)
     fourth = sheet[5:9, 0:6] if channels == 1 else sheet[5:9, 0:6].permute(2, 0, 1)
     assert torch.equal(fourth.reshape(images[3].shape), images[3])
+
+
+def test_sliders_are_for_people(monkeypatch):
+    asked = []
+    monkeypatch.setattr("ipywidgets.interact", lambda function, **controls: asked.append((function, controls)))
+    plot.explore(print, steps=(0, 9))
+    assert asked == []  # SPATIALKIT_OUT is set, as the batch commands do
+    monkeypatch.delenv("SPATIALKIT_OUT")
+    plot.explore(print, steps=(0, 9))
+    assert asked == [(print, {"steps": (0, 9)})]

@@ -86,7 +86,7 @@ def _stored_outputs(base: Path, jobs: int) -> Part:
 
 
 def _tables_behind_figures(base: Path, jobs: int) -> Part:
-    """Compare the tables that the rerun notebooks wrote with the committed ones: pictures themselves are not compared."""
+    """Compare the tables that the rerun notebooks wrote with the committed ones; no picture is compared."""
     fresh = sorted((base / "build" / "nbval" / "figures").glob("*.csv"))
     wrong = [problem for path in fresh if (problem := table_differs(path, base / "figures" / path.name))]
     for problem in wrong:
