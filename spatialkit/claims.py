@@ -81,23 +81,33 @@ def bootstrap(
     return Estimate(float(statistic(values)), float(low), float(high))
 
 
-def judge(estimate: Estimate, *, above: float | None = None, below: float | None = None) -> str:
-    """The verdict on "the quantity lies above (below) a bound".
+def judge(
+    estimate: Estimate,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    within: tuple[float, float] | None = None,
+) -> str:
+    """The verdict on "the quantity lies above (below) a bound", or "within two bounds".
 
-    "replicated" when the whole interval lies on the claimed side, "not replicated" when all of
-    it lies on the other side, "partly" when it contains the bound: these data cannot tell.
+    "replicated" when the whole interval lies on the claimed side (inside the band), "not
+    replicated" when all of it lies on the other side (outside), "partly" when it contains a
+    bound: these data cannot tell.
 
     Raises:
-        ValueError: Unless exactly one bound is given, or if the estimate is nan.
+        ValueError: Unless exactly one of the three is given, or if the estimate is nan.
     """
-    if (above is None) == (below is None):
-        raise ValueError("give exactly one of above and below")
+    bounds = [above is not None, below is not None, within is not None]
+    if sum(bounds) != 1:
+        raise ValueError("give exactly one of above, below and within")
     if math.isnan(estimate.value):
         raise ValueError("the estimate is nan; a claim cannot be judged on it")
-    sign, bound = (1, above) if below is None else (-1, below)
-    ends = [estimate.value] if math.isnan(estimate.low) else [estimate.low, estimate.high]
-    sides = [sign * (end - bound) > 0 for end in ends]
-    return "replicated" if all(sides) else "partly" if any(sides) else "not replicated"
+    exact = math.isnan(estimate.low)
+    low, high = (estimate.value, estimate.value) if exact else (estimate.low, estimate.high)
+    least, most = within or (-math.inf if above is None else above, math.inf if below is None else below)
+    if least < low and high < most:
+        return "replicated"
+    return "not replicated" if high <= least or low >= most else "partly"
 
 
 def all_of(verdicts: Sequence[str]) -> str:

@@ -14,7 +14,18 @@ from spatialkit import places
 from spatialkit.lab.provenance import describe
 from spatialkit.lab.store import atomic_write
 
-__all__ = ["GREY", "NAMES", "explore", "label_panels", "reference", "save", "set_theme", "shades", "show_images", "write"]
+__all__ = [
+    "GREY",
+    "NAMES",
+    "explore",
+    "label_panels",
+    "reference",
+    "save",
+    "set_theme",
+    "shades",
+    "show_images",
+    "write",
+]
 
 GREY = "0.45"
 NAMES = {

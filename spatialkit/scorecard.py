@@ -54,23 +54,23 @@ def draw() -> None:
 
 
 def readme_table() -> str:
-    """What has been measured so far, one line per quantity, in Markdown."""
+    """What has been measured so far in Markdown: one line per claim, with its first quantity and all its parts."""
     rows = scorecard()
-    done = rows[rows["verdict"] != "not run"]
-    lines = [
-        "| claim | notebook | what | source | ours (95 % interval) | verdict |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in done.to_dict("records"):
-        entry = catalogue()[row["claim"]]
+    summary = verdicts(rows)
+    lines = ["| claim | notebook | first of its quantities | source | ours (95 % interval) | parts | verdict |"]
+    lines.append("| --- " * 7 + "|")
+    for claim, part in rows[rows["verdict"] != "not run"].groupby("claim", sort=False):
+        row, tally = part.iloc[0], part["verdict"].value_counts()
         ours = row["ours"] + (f" ({row['low']} to {row['high']})" if row["low"] else "")
-        data = f" ({row['dataset'].split(' (')[0]})" if row["dataset"] not in ("", "synthetic") else ""
-        cells = [f"[{row['claim']}]({row['figure']})", entry["notebook"], row["what"] + data, row["paper"] or "-", ours]
-        lines.append("| " + " | ".join([*cells, row["verdict"]]) + " |")
-    summary = list(verdicts(rows).values())
-    counts = ", ".join(f"{summary.count(v)} {v}" for v in VERDICTS)
-    profiles = ", ".join(sorted(set(" ".join(done["profile"]).split()))) or "none"
-    return "\n".join([f"{len(summary)} claims: {counts}. Profile of the evidence: {profiles}.", "", *lines])
+        name = row["dataset"].split(" (")[0]
+        what = row["what"] + ("" if name == "synthetic" else f" ({plot.NAMES.get(name, name)})")
+        parts = ", ".join(f"{tally[v]} {v}" for v in VERDICTS if v in tally)
+        link, notebook = f"[{claim}]({row['figure']})", catalogue()[claim]["notebook"]
+        lines.append("| " + " | ".join([link, notebook, what, row["paper"] or "-", ours, parts, summary[claim]]) + " |")
+    counts = ", ".join(f"{list(summary.values()).count(v)} {v}" for v in VERDICTS)
+    profiles = ", ".join(sorted(set(" ".join(rows["profile"]).split()))) or "none"
+    head = f"{len(summary)} claims: {counts}. Profile of the evidence: {profiles}. All quantities: "
+    return "\n".join([head + "[scorecard.csv](figures/scorecard.csv).", "", *lines])
 
 
 def write_readme_table() -> None:

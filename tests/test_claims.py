@@ -74,6 +74,14 @@ def test_above_and_below_never_both_hold(value, down, up, bound):
     assert "replicated" not in verdicts or verdicts == {"replicated", "not replicated"} or value == bound
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(-0.1, 0.1, "replicated"), (0.1, 0.3, "partly"), (-3, 3, "partly"), (0.3, 0.4, "not replicated")],
+)
+def test_a_band_is_two_bounds(low, high, verdict):
+    assert claims.judge(Estimate((low + high) / 2, low, high), within=(-0.2, 0.2)) == verdict
+
+
 def test_an_exact_number_is_judged_by_itself():
     assert claims.judge(Estimate(2.0), above=1) == "replicated"
     assert claims.judge(Estimate(1.0), above=1) == "not replicated"
@@ -113,14 +121,14 @@ def test_writing_the_same_twice_gives_the_same_bytes(table, own_folders):
 
 def test_the_picture_and_the_readme_show_it(table, own_folders):
     row = {"what": "x", "ours": Estimate(1.0, 0.5, 1.5), "verdict": "replicated", "paper": 2.0}
-    claims.record("so.fig1", [row], table)
+    claims.record("so.fig1", [row, row | {"what": "y", "verdict": "not replicated"}], table)
     (own_folders / "README.md").write_text("top\n<!-- scorecard: begin -->\nold\n<!-- scorecard: end -->\nbottom\n")
     scorecard.write_readme_table()
     scorecard.draw()
     text = (own_folders / "README.md").read_text()
     assert text.startswith("top\n") and text.endswith("\nbottom\n") and "old" not in text
-    assert "| [so.fig1](figures/so.fig1.png) | 01 | x (mnist) | 2 | 1 (0.5 to 1.5) | replicated |" in text
-    assert f"{len(claims.catalogue())} claims: 1 replicated" in text
+    assert "| 01 | x (MNIST) | 2 | 1 (0.5 to 1.5) | 1 replicated, 1 not replicated | partly |" in text
+    assert f"{len(claims.catalogue())} claims: 0 replicated, 1 partly" in text
     assert (own_folders / "figures/scorecard.png").stat().st_size > 1000
 
 

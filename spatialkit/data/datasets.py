@@ -225,9 +225,7 @@ def _locate(name: str, split: str, folders: tuple[Path, ...]) -> tuple[Path, _Co
             if not lacking:
                 return folder, copy
             if len(lacking) < len(copy.files(split)) and folder != fetch.cache_folder():
-                raise ValueError(
-                    f"{name} is incomplete in {folder}: add {', '.join(lacking)}, or remove the rest"
-                )
+                raise ValueError(f"{name} is incomplete in {folder}: add {', '.join(lacking)}, or remove the rest")
     return None
 
 

@@ -38,8 +38,7 @@ SUMS = {  # of the uncompressed content of each file, so that idx files may be s
     "cifar-100-python/meta": "md5:7973b15100ade9c7d40fb424638fde48",
     "cifar10_jpeg.npz": "sha256:cb6fe2a3cddca4b8c088824be221ecf79ed3094e5cdb305051739bed11b7ad2c",
     "cifar10_lossless_4000.npz": "sha256:02164c90d330f0883fd13ab95006ca503eadbdcd7ead7ca1eb4360c35bc1f4c0",
-    "cifar10_lossless_test_1000.npz": "sha256:"
-    "91b99608be9bea14a42e11af27ef1ab45c74274975520d84e74074eaf299b6f3",
+    "cifar10_lossless_test_1000.npz": "sha256:91b99608be9bea14a42e11af27ef1ab45c74274975520d84e74074eaf299b6f3",
 }
 
 
@@ -126,9 +125,7 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in self.allowed:
-            raise ValueError(
-                f"refused: this pickle asks for {module}.{name}; data hold only arrays and names"
-            )
+            raise ValueError(f"refused: this pickle asks for {module}.{name}; data hold only arrays and names")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 

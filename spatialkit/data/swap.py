@@ -13,9 +13,7 @@ __all__ = ["block_swap", "pad_to_multiple"]
 _AT_ONCE = 2048  # images gathered together: bounds the memory beside input and output
 
 
-def block_swap(
-    images: Tensor | np.ndarray, block: int, swaps: int, seed: int, overwrite: bool = False
-) -> Tensor:
+def block_swap(images: Tensor | np.ndarray, block: int, swaps: int, seed: int, overwrite: bool = False) -> Tensor:
     """Exchange randomly chosen pairs of blocks, one pair after another, in each image by itself.
 
     Each image is cut into ``block x block`` squares. Each of ``swaps`` steps draws two of them, uniformly and
@@ -95,9 +93,7 @@ def _checked(images: Tensor | np.ndarray, block: int) -> Tensor:
     return images
 
 
-def _source_blocks(
-    rng: np.random.Generator, n_images: int, n_blocks: int, swaps: int, overwrite: bool
-) -> np.ndarray:
+def _source_blocks(rng: np.random.Generator, n_images: int, n_blocks: int, swaps: int, overwrite: bool) -> np.ndarray:
     """Which block of its image ends at each place, in reading order: ``(N, n_blocks)``.
 
     Draws image after image, hence the first images do not depend on how many follow.
@@ -118,8 +114,6 @@ def _gather(images: Tensor, source: Tensor, block: int) -> Tensor:
     N, C, H, W = images.shape
     rows, columns = H // block, W // block
     blocks = images.reshape(N, C, rows, block, columns, block).permute(0, 2, 4, 1, 3, 5)
-    first = torch.arange(N, device=images.device)[:, None] * (
-        rows * columns
-    )  # of each image, counted through
+    first = torch.arange(N, device=images.device)[:, None] * (rows * columns)  # of each image, counted through
     taken = blocks.reshape(N * rows * columns, -1).index_select(0, (first + source).flatten())
     return taken.view(N, rows, columns, C, block, block).permute(0, 3, 1, 4, 2, 5).reshape(N, C, H, W)

@@ -1,22 +1,25 @@
 """Spatial orderness: how far images respect the order of their pixels.
 
-A *two-hop path* takes two steps inside an image, from pixel p to q to r. The source leaves open
-which pixels are neighbours, and the choice moves the result by up to a third, so it is an argument:
+A *two-hop path* takes two steps inside an image, from pixel p to q to r. The source leaves open which
+pixels are neighbours, and its choice moves the result by a third or more, so it is an argument:
 
 * ``"straight"``: the same step twice, one pixel up, down, left or right;
 * ``"4"``: q is a 4-neighbour of p and r one of q, r not p, so that r lies straight or diagonally off;
 * ``"8"``: q is an 8-neighbour of p and r one of q, at Chebyshev distance 2 from p.
 
-Every path can be walked backwards, so that the mean squares of both steps are equal, and::
+Each path counts once; a pair p, r counts once per path that joins it. Any path can be walked backwards,
+so that both of its steps have the same mean square, and::
 
     so = E (x[p] - x[r])^2 / E (x[p] - x[q])^2 - 1 = 1 + 2 E ab / E a^2,    a = x[q] - x[p], b = x[r] - x[q]
 
-Orderness is 1 plus twice the correlation of successive steps: from -1, where the second step undoes
-the first, through 1, a random walk, to 3, where it repeats the first.
+Orderness is 1 plus twice the correlation of successive steps: from -1, where the second step undoes the
+first, through 1, a random walk, to 3, where it repeats the first. A large ramp reaches 3 on straight
+paths only, and 5/3 with 4-neighbours, whose paths turn.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
@@ -29,7 +32,10 @@ __all__ = ["OrdernessMeter", "orderness", "orderness_of_each", "two_hop_means"]
 _SIDES = [(0, 1), (1, 0), (0, -1), (-1, 0)]  # (dy, dx)
 _CORNERS = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
 _STEPS = {"straight": _SIDES, "4": _SIDES, "8": _SIDES + _CORNERS}
-_PIXELS_AT_A_TIME = 2**20  # what is made of them stays in the cache
+_Paths = tuple[dict[int, np.ndarray], dict[int, np.ndarray]]
+
+_PIXELS_AT_A_TIME = 2**24  # bounds the memory for converted or averaged images
+_PIXELS_IN_CACHE = 2**18
 
 
 def orderness(images: Tensor | np.ndarray, scale: int = 1, neighbours: str = "4") -> float:
@@ -41,7 +47,8 @@ def orderness(images: Tensor | np.ndarray, scale: int = 1, neighbours: str = "4"
 
     Args:
         images: Images, feature maps or kernels, shape ``(N, C, H, W)``, on any device. float64 and
-            integers of over 16 bits are computed in float64, all else in float32.
+            integers of over 16 bits are computed in float64, all else in float32, where differences
+            of 1e-19 and less are lost when squared.
         scale: Side of the averaged block, in pixels. Blocks start at the top left; what is left is cut.
         neighbours: Which paths there are: ``"straight"``, ``"4"`` or ``"8"`` (see the module).
 
@@ -76,17 +83,16 @@ def orderness_of_each(images: Tensor | np.ndarray, of: str, scale: int = 1, neig
     Raises:
         ValueError: As `orderness`, or if ``of`` is none of the above.
     """
-    pools = {"image": lambda means: means.mean(1), "map": lambda means: means.mean(0), "slice": lambda means: means}
-    if of not in pools:
-        raise ValueError(f"of must be one of {', '.join(pools)}; got {of!r}")
-    far, near = map(pools[of], two_hop_means(images, scale, neighbours))
+    if of not in ("image", "map", "slice"):
+        raise ValueError(f"of must be one of image, map, slice; got {of!r}")
+    far, near = two_hop_means(images, scale, neighbours)
+    if of != "slice":
+        far, near = (means.mean(1 if of == "image" else 0) for means in (far, near))
     return far / near - 1
 
 
 @torch.no_grad()
-def two_hop_means(
-    images: Tensor | np.ndarray, scale: int = 1, neighbours: str = "4"
-) -> tuple[Tensor, Tensor]:
+def two_hop_means(images: Tensor | np.ndarray, scale: int = 1, neighbours: str = "4") -> tuple[Tensor, Tensor]:
     """Both expectations of eq. 6 for each image and channel, as a bootstrap over images needs them.
 
     All images have equally many paths: ``far[chosen].mean() / near[chosen].mean() - 1`` is the
@@ -102,32 +108,29 @@ def two_hop_means(
     Raises:
         ValueError: As `orderness`.
     """
-    images = _checked(images, scale, neighbours)
+    images = checked(images, scale)
+    if neighbours not in _STEPS:
+        raise ValueError(f"neighbours must be one of {', '.join(_STEPS)}; got {neighbours!r}")
     maps = images.flatten(0, 1)  # (N * C, H, W)
     dtype = torch.float32 if maps.dtype == torch.float32 or maps.dtype.itemsize <= 2 else torch.float64
-    H, W = (side // scale for side in maps.shape[1:])
-    pairs = _count_paths(H, W, neighbours)
-    n_paths = sum(float(paths.sum(dtype=np.float64)) for paths in pairs[0].values())
-    pairs = [{shift: torch.as_tensor(paths, dtype=dtype, device=maps.device) for shift, paths in ends.items()} for ends in pairs]
+    H, W = maps.shape[1] // scale, maps.shape[2] // scale
+    paths = _count_paths(H, W, neighbours)
+    path_sums = _path_sums_on_cpu if maps.is_cpu else _path_sums
 
-    sums = torch.zeros(2, len(maps), dtype=torch.float64, device=maps.device)
-    n_maps = max(1, _PIXELS_AT_A_TIME // maps[0].numel())
-    for x, sums_of_x in zip(maps.split(n_maps), sums.split(n_maps, dim=1), strict=True):
+    sums = []
+    n_at_a_time = max(1, _PIXELS_AT_A_TIME // maps[0].numel())
+    for x in maps.split(len(maps) if maps.dtype == dtype and scale == 1 else n_at_a_time):
         x = x.to(dtype)
-        if scale > 1:
-            x = F.avg_pool2d(x, scale)
-        x = x.flatten(1)  # (n_maps, H * W)
-        for total, ends in zip(sums_of_x, pairs, strict=True):
-            for shift, paths in ends.items():
-                squares = F.mse_loss(x[:, shift:], x[:, :-shift], reduction="none")
-                total += _weighted_sums(squares, paths)
-    if not sums.isfinite().all():
+        x = F.avg_pool2d(x, scale) if scale > 1 else x
+        sums.append(path_sums(x.flatten(1), W, neighbours, paths))
+    near, far = torch.cat(sums).T.unflatten(1, images.shape[:2])
+    if not (near + far).isfinite().all():
         raise ValueError(
             f"images hold nan or inf, or differences whose squares are too large for {dtype}: "
             "mask or rescale them first"
         )
-    near, far = sums.unflatten(1, images.shape[:2]) / n_paths
-    return far, near
+    n_paths = sum(int(count.sum(dtype=np.int64)) for count in paths[0].values())
+    return far / n_paths, near / n_paths
 
 
 class OrdernessMeter:
@@ -157,24 +160,19 @@ class OrdernessMeter:
 
     def per_map(self) -> Tensor:
         """Orderness of each channel over all images so far, float64, shape ``(C,)``; nan where constant."""
-        far, near = self._sums()
-        return far / near - 1
+        if self._shape is None:
+            raise ValueError("no images yet: call update(images) first")
+        return self._far / self._near - 1
 
     def value(self) -> float:
         """Orderness over all channels and images so far: `orderness` of them all."""
-        far, near = self._sums()
-        return float(far.sum() / near.sum() - 1)
-
-    def _sums(self) -> tuple[Tensor, Tensor]:
         if self._shape is None:
             raise ValueError("no images yet: call update(images) first")
-        return self._far, self._near
+        return float(self._far.sum() / self._near.sum() - 1)
 
 
-def _checked(images: Tensor | np.ndarray, scale: int, neighbours: str) -> Tensor:
-    """The images as a tensor without gradient, if all arguments are as `orderness` wants them."""
-    if neighbours not in _STEPS:
-        raise ValueError(f"neighbours must be one of {', '.join(_STEPS)}; got {neighbours!r}")
+def checked(images: Tensor | np.ndarray, scale: int) -> Tensor:
+    """The images as a tensor without gradient, or a ValueError if they are not what `orderness` wants."""
     if not isinstance(scale, int | np.integer) or scale < 1:
         raise ValueError(f"scale must be a whole number of pixels, at least 1; got {scale!r}")
     if isinstance(images, np.ndarray):
@@ -193,7 +191,7 @@ def _checked(images: Tensor | np.ndarray, scale: int, neighbours: str) -> Tensor
     return images.detach()
 
 
-def _count_paths(H: int, W: int, neighbours: str) -> list[dict[int, np.ndarray]]:
+def _count_paths(H: int, W: int, neighbours: str) -> _Paths:
     """How many two-hop paths compare two pixels, as their p and q and as their p and r.
 
     Pixels are numbered row by row. Both dicts lead from a ``shift`` to an array whose element i counts
@@ -207,7 +205,7 @@ def _count_paths(H: int, W: int, neighbours: str) -> list[dict[int, np.ndarray]]
         for paths, (dy, dx) in ((near, q), (far, r)):
             shift = dy * W + dx
             paths[abs(shift)][p + min(shift, 0)] += 1
-    return [{shift: paths[:-shift] for shift, paths in ends.items()} for ends in (near, far)]
+    return dict(near), dict(far)
 
 
 def _two_hop_paths(neighbours: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
@@ -219,8 +217,90 @@ def _two_hop_paths(neighbours: str) -> Iterator[tuple[tuple[int, int], tuple[int
             yield q, r
 
 
-def _weighted_sums(squares: Tensor, weights: Tensor) -> Tensor:
-    """``squares @ weights``, shape ``(n, P) @ (P,)``; NumPy's BLAS is 2 to 3 times faster at it on AMD."""
-    if squares.is_cpu:
-        return torch.from_numpy(squares.numpy() @ weights.numpy())
-    return squares @ weights
+def _path_sums(x: Tensor, W: int, neighbours: str, paths: _Paths) -> Tensor:
+    """Sums of (x[q] - x[p])^2 and of (x[r] - x[p])^2 over all paths of each map, on any device.
+
+    Args:
+        x: Maps, float, shape ``(n, H * W)``: a displacement is a shift along the last axis.
+        W, neighbours, paths: As they went into and came out of `_count_paths`.
+
+    Returns:
+        float64, shape ``(n, 2)``.
+    """
+    sums = x.new_zeros(len(x), 2, dtype=torch.float64)
+    for end, counts in enumerate(paths):
+        for shift, count in counts.items():
+            squares = F.mse_loss(x[:, shift:], x[:, :-shift], reduction="none")
+            sums[:, end] += squares @ torch.from_numpy(count[:-shift]).to(x)
+    return sums
+
+
+def _path_sums_on_cpu(x: Tensor, W: int, neighbours: str, paths: _Paths) -> Tensor:
+    """`_path_sums`, quicker: each core works on its own maps, on as many at once as its cache holds."""
+    dtype, (_, P) = x.numpy().dtype, x.shape
+    paths = tuple({shift: count.astype(dtype, copy=False) for shift, count in end.items()} for end in paths)
+    n = max(1, _PIXELS_IN_CACHE // P)
+
+    def sums_of(maps: np.ndarray) -> np.ndarray:
+        sums = np.empty((len(maps), 2))
+        buffers = np.zeros((3, n * P), dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # two_hop_means looks at the sums
+            for i in range(0, len(maps), n):
+                strung = maps[i : i + n].reshape(-1)  # NumPy is quickest along one axis
+                work = buffers[:, : len(strung)]
+                if neighbours == "4":
+                    sums[i : i + n, 0], sums[i : i + n, 1] = _sum_4_paths(strung, work, W, paths[0])
+                else:
+                    for end, counts in enumerate(paths):
+                        sums[i : i + n, end] = _sum_pairs(strung, work[0], counts)
+        return sums
+
+    n_threads = min(4, torch.get_num_threads(), 1 + x.numel() // _PIXELS_IN_CACHE)
+    with ThreadPoolExecutor(n_threads) as pool:
+        return torch.from_numpy(np.concatenate(list(pool.map(sums_of, np.array_split(x.numpy(), n_threads)))))
+
+
+def _sum_pairs(x: np.ndarray, squares: np.ndarray, counts: dict[int, np.ndarray]) -> np.ndarray:
+    """Sum of count[i] (x[i + shift] - x[i])^2 for each of the maps strung together in ``x``."""
+    total = 0.0
+    for shift, count in counts.items():
+        difference = np.subtract(x[shift:], x[:-shift], out=squares[:-shift])
+        np.multiply(difference, difference, out=difference)
+        total = total + _weigh(squares, count)  # no path leads from map to map: count is 0 there
+    return total
+
+
+def _sum_4_paths(
+    x: np.ndarray, buffers: np.ndarray, W: int, near: dict[int, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Near and far sums with 4-neighbours, from 3 differences in place of 6.
+
+    Steps e_i lead from a middle q to its d neighbours, and sum_i e_i is the Laplacian at q. Hence::
+
+        near = sum_q (d - 1) sum_i e_i^2
+        far = sum_q sum_ij (e_i - e_j)^2 = sum_q 2 d sum_i e_i^2 - 2 (sum_i e_i)^2
+            = 2 near + 2 sum_q sum_i e_i^2 - 2 sum_q Laplacian^2
+
+    Steps to the right and down are half of all steps.
+    """
+    right, down, laplacian = buffers
+    once = np.ones_like(near[W])
+    np.subtract(x[1:], x[:-1], out=right[:-1])
+    np.subtract(x[W:], x[:-W], out=down[:-W])
+    right.reshape(-1, W)[:, -1] = 0  # no step leaves a map
+    down.reshape(-1, len(once))[:, -W:] = 0
+    np.add(right, down, out=laplacian)
+    laplacian[1:] -= right[:-1]
+    laplacian[W:] -= down[:-W]
+
+    np.multiply(buffers, buffers, out=buffers)
+    steps = 2 * (_weigh(right, once) + _weigh(down, once))
+    near_sum = _weigh(right, near[1]) + _weigh(down, near[W])
+    return near_sum, 2 * near_sum + 2 * steps - 2 * _weigh(laplacian, once)
+
+
+def _weigh(squares: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted sum over the P pixels of each map: ``(n * P,), (P,) -> (n,)``, float64."""
+    squares = squares.reshape(-1, len(weights))
+    pieces = range(0, len(weights), 1024)  # longer sums would round too much in float32
+    return sum(np.dot(squares[:, i : i + 1024], weights[i : i + 1024]).astype(np.float64) for i in pieces)
