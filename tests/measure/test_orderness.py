@@ -10,7 +10,6 @@ from hypothesis.extra.numpy import arrays
 
 from spatialkit.measure import OrdernessMeter, orderness, orderness_of_each, two_hop_means
 
-module = import_module("spatialkit.measure.orderness")
 every_neighbourhood = pytest.mark.parametrize("neighbours", ["straight", "4", "8"])
 
 
@@ -192,15 +191,11 @@ def test_meter_agrees_with_all_images_at_once(neighbours, batch):
     torch.testing.assert_close(meter.per_map(), orderness_of_each(images, "map", 2, neighbours))
 
 
-@every_neighbourhood
-@pytest.mark.parametrize("n_threads", [1, 3])
-def test_does_not_depend_on_how_the_work_is_cut(neighbours, n_threads, monkeypatch):
-    images = noise(11, 3, 5, 6).cumsum(-1)
-    whole = torch.stack(two_hop_means(images, 1, neighbours))
-    monkeypatch.setattr(module, "_PIXELS_AT_A_TIME", 250)  # 8 maps
-    monkeypatch.setattr(module, "_PIXELS_IN_CACHE", 70)  # 2 maps
-    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
-    torch.testing.assert_close(torch.stack(two_hop_means(images, 1, neighbours)), whole, rtol=1e-13, atol=0)
+def test_does_not_depend_on_how_the_images_are_cut(monkeypatch):
+    images = (100 * noise(11, 3, 9, 8)).to(torch.uint8)
+    whole = torch.stack(two_hop_means(images, 2))
+    monkeypatch.setattr(import_module("spatialkit.measure.orderness"), "_PIXELS_AT_A_TIME", 400)  # 5 maps
+    torch.testing.assert_close(torch.stack(two_hop_means(images, 2)), whole, rtol=1e-6, atol=0)
 
 
 # --- symmetries ----------------------------------------------------------------------------------
@@ -279,13 +274,6 @@ def test_takes_arrays_and_tensors_of_any_layout(same):
     images = noise(3, 2, 6, 7).cumsum(-1)
     assert orderness(same(images), 2) == orderness(images, 2)
     assert not two_hop_means(same(images))[0].requires_grad
-
-
-@every_neighbourhood
-def test_the_way_of_other_devices_agrees_with_that_of_the_cpu(neighbours):
-    x, paths = noise(5, 42), module._count_paths(6, 7, neighbours)
-    on_any, on_cpu = (sums(x, 7, neighbours, paths) for sums in (module._path_sums, module._path_sums_on_cpu))
-    torch.testing.assert_close(on_any, on_cpu)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
