@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from spatialkit import places
-from spatialkit.render import counts_are_in_order
+from spatialkit.commands.render import counts_are_in_order
 
 NOTEBOOKS = sorted((places.root() / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w.:/])(/(home|Users|root|tmp|work|opt|mnt|var|usr)/\w|[A-Z]:\\\\?\w)")
