@@ -242,3 +242,11 @@ def test_a_column_may_not_be_an_argument_too():
 
     with pytest.raises(lab.SweepError, match="also an argument"):
         lab.sweep(twice, n=[1], executor=lab.Serial())
+
+
+def test_a_dask_client_is_an_executor():
+    distributed = pytest.importorskip("distributed")
+    cluster = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with distributed.Client(**cluster) as client:
+        table = lab.sweep(square, n=range(5), executor=client)
+    assert table["square"].tolist() == [0, 1, 4, 9, 16]
