@@ -147,7 +147,7 @@ def record(claim: str, rows: Sequence[dict], table: pd.DataFrame, *, figure: str
         "seeds": made["seeds"],
         "figure": f"figures/{figure or claim}.png",
         "command": f"make figures ONLY={catalogue()[claim]['notebook']} PROFILE={made['profile'][0]}",
-        "code": " ".join(made["code"]),
+        "code": f"{made['other code']} of {made['runs']} runs by other code" if made["other code"] else "present",
     }
     lines = [shared | _cells(row) for row in rows]
     _replace(claim, lines)

@@ -16,7 +16,7 @@ MADE = {
     "profile": ["laptop"],
     "data": ["mnist (original files)"],
     "device": ["CPU"],
-    "code": ["abc"],
+    "other code": 0,
     "runs": 3,
     "seeds": 3,
     "task": ["t"],

@@ -43,7 +43,7 @@ def test_the_tidy_table_lies_beside_the_picture(own_folder):
 
 
 def test_provenance_stands_below_the_figure(own_folder):
-    made = {"profile": ["laptop"], "data": [], "device": ["CPU"], "runs": 2, "seeds": 2}
+    made = {"profile": ["laptop"], "data": [], "device": ["CPU"], "runs": 2, "seeds": 2, "other code": 0}
     table = pd.DataFrame({"x": [1]})
     table.attrs["made"] = made
     figure, axis = plt.subplots()

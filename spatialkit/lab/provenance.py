@@ -46,8 +46,8 @@ def commit() -> str:
         return "unknown"
 
 
-def summary(records: list[dict]) -> dict:
-    """What all records of a table have in common, for captions and the scorecard."""
+def summary(records: list[dict], code: str) -> dict:
+    """What all records of a table have in common, and how many other code than ``code`` made."""
     made = [record["made"] for record in records]
     copies = {f"{name.split('/')[0]} ({source['copy']})" for m in made for name, source in m["data"].items()}
     seeds = {record["config"]["seed"] for record in records if "seed" in record["config"]}
@@ -56,7 +56,7 @@ def summary(records: list[dict]) -> dict:
         "profile": sorted({m["profile"] for m in made}),
         "data": sorted(copies),
         "device": sorted({m["device"] for m in made}),
-        "code": sorted({m["code"] for m in made}),
+        "other code": sum(m["code"] != code for m in made),
         "runs": len(records),
         "seeds": len(seeds),
     }
@@ -68,4 +68,5 @@ def describe(table: pd.DataFrame) -> str:
     seeds = f", {made['seeds']} seed{'s' * (made['seeds'] != 1)}" if made["seeds"] else ""
     data = ", ".join(made["data"]) or "no data set"
     profile = " and ".join(made["profile"])
-    return f"profile {profile}; {data}; {', '.join(made['device'])}; {made['runs']} runs{seeds}"
+    other = f", {made['other code']} of them made by other code" if made["other code"] else ""
+    return f"profile {profile}; {data}; {', '.join(made['device'])}; {made['runs']} runs{seeds}{other}"

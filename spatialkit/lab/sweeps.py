@@ -65,7 +65,7 @@ def sweep(task: Task, configs: Sequence[dict] | None = None, /, *, executor=None
     missing = {key_of(task.version, c): c for c in wanted if key_of(task.version, c) not in done}
     if missing:
         done.update(_run_all(task, list(missing.values()), code, executor))
-    return _table([done[key_of(task.version, c)] for c in wanted])
+    return _table([done[key_of(task.version, c)] for c in wanted], code)
 
 
 def _finished(task: Task) -> dict[str, dict]:
@@ -129,8 +129,8 @@ def _report(task: Task, failures: list[tuple], total: int) -> str:
     return f"{len(failures)} of {total} runs of {task.name} failed; the first with {config}:\n{trace}"
 
 
-def _table(records: list[dict]) -> pd.DataFrame:
+def _table(records: list[dict], code: str) -> pd.DataFrame:
     rows = [{**record["config"], **row} for record in records for row in record["rows"]]
     table = pd.DataFrame(rows)
-    table.attrs["made"] = provenance.summary(records)
+    table.attrs["made"] = provenance.summary(records, code)
     return table

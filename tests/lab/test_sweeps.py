@@ -250,3 +250,14 @@ def test_a_dask_client_is_an_executor():
     with distributed.Client(**cluster) as client:
         table = lab.sweep(square, n=range(5), executor=client)
     assert table["square"].tolist() == [0, 1, 4, 9, 16]
+
+
+def test_runs_by_other_code_are_counted():
+    lab.sweep(square, n=[1, 2])
+    store = Store(places.out() / "results", "square")
+    record = next(iter(store.read().values()))
+    record["made"]["code"] = "0" * 12
+    store.add([record])
+    table = lab.sweep(square, n=[1, 2])
+    assert table.attrs["made"]["other code"] == 1
+    assert lab.describe(table).endswith("2 runs, 1 of them made by other code")
