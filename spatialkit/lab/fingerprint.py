@@ -149,6 +149,8 @@ def _normal(node) -> str:
     for name, value in ast.iter_fields(node):
         if name == "body" and isinstance(value, list):
             value = [s for s in value if not _is_text(s)]
+        if isinstance(node, ast.JoinedStr):  # Python 3.12 puts empty pieces into some f-strings
+            value = [piece for piece in value if not (isinstance(piece, ast.Constant) and piece.value == "")]
         if value in (None, []) or name in (
             "annotation",
             "returns",

@@ -1,5 +1,6 @@
 """The fingerprint changes with the code behind a number, and with nothing else."""
 
+import ast
 import linecache
 import types
 
@@ -44,6 +45,15 @@ def test_what_does_not_change_the_numbers_does_not_count(same):
 )
 def test_what_changes_the_code_counts(other):
     assert mark(other) != mark(PLAIN)
+
+
+def test_empty_pieces_of_an_f_string_do_not_count():
+    tree = ast.parse("f'{x}'", mode="eval")
+    plain = module._normal(tree)
+    tree.body.values.append(ast.Constant(""))
+    assert module._normal(tree) == plain
+    tree.body.values.append(ast.Constant("!"))
+    assert module._normal(tree) != plain
 
 
 def test_functions_and_classes_of_the_notebook_count_however_deep():
