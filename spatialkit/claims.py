@@ -129,7 +129,7 @@ def record(claim: str, rows: Sequence[dict], table: pd.DataFrame, *, figure: str
     Args:
         claim: Its id in claims.yaml.
         rows: One per measured quantity: ``what`` (in words), ``ours`` (an ``Estimate``), ``verdict``,
-            and, where the source prints one, its number ``paper``; ``dataset`` where rows differ in it.
+            and, where the source prints one, its number ``paper``; ``dataset`` and ``seeds`` where rows differ in them.
         table: The sweep's table that the estimates come from; its provenance joins the rows.
         figure: Name of the figure; by default the claim's id.
 
@@ -163,7 +163,7 @@ def _cells(row: dict) -> dict:
     numbers = {"ours": ours.value, "low": ours.low, "high": ours.high, "paper": row.get("paper", math.nan)}
     cells = {k: "" if math.isnan(v) else f"{v:.4g}" for k, v in numbers.items()}
     cells |= {"what": row["what"], "verdict": row["verdict"]}
-    return cells | ({"dataset": row["dataset"]} if "dataset" in row else {})
+    return cells | {name: row[name] for name in ("dataset", "seeds") if name in row}
 
 
 def _replace(claim: str, lines: list[dict]) -> None:
