@@ -12,7 +12,9 @@ __all__ = ["in_batches", "watching"]
 
 
 @contextmanager
-def watching(model: nn.Module, see: Callable[[str, Tensor], None], layers: Sequence[str] | None = None) -> Iterator[None]:
+def watching(
+    model: nn.Module, see: Callable[[str, Tensor], None], layers: Sequence[str] | None = None
+) -> Iterator[None]:
     """Within the block, call ``see(name, output)`` each time a layer puts something out.
 
     The call comes before the next layer runs, so that one which works in place (``ReLU(inplace=True)``)
@@ -36,7 +38,7 @@ def watching(model: nn.Module, see: Callable[[str, Tensor], None], layers: Seque
         layers = layers or [""]  # the network is one layer itself
         modules[""] = model
     wanted = set(layers)
-    bases = {name if name in modules else name.rpartition(":")[0] for name in layers}
+    bases = {name if name in modules else name.rpartition(":")[0] or name for name in layers}
     if unknown := sorted(bases - set(modules)):
         known = ", ".join(itertools.islice(modules, 8))
         raise ValueError(f"the network has no layer {', '.join(map(repr, unknown))}; its layers are {known}, ...")

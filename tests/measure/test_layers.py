@@ -1,0 +1,126 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from spatialkit.measure import OrdernessMeter, layer_orderness, orderness_of_each
+from spatialkit.measure.layers import MapMeter
+from spatialkit.models import PlainCNN
+
+
+@pytest.fixture(scope="module")
+def network():
+    return PlainCNN((1, 28, 28), 10, 3, width=8, seed=0)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(37, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+
+
+BLOCKS = ["blocks.0", "blocks.1", "blocks.2"]
+
+
+@pytest.mark.parametrize("neighbours, scale", [("4", 1), ("straight", 1), ("8", 1), ("4", 2)])
+def test_equals_the_orderness_of_stored_feature_maps(network, images, neighbours, scale):
+    layers = BLOCKS[: 3 if scale == 1 else 2]
+    table = layer_orderness(network, images, layers, scale, neighbours)
+    with torch.no_grad():
+        maps = network.double().feature_maps(images.double())[: len(layers)]
+    network.float()
+    stored = torch.cat([orderness_of_each(m, "map", scale, neighbours) for m in maps])
+    assert list(table["layer"].unique()) == layers
+    np.testing.assert_allclose(table["orderness"], stored, rtol=1e-4, atol=1e-5)  # float32 feature maps
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_does_not_depend_on_the_batch(network, images, batch):
+    whole = layer_orderness(network, images, BLOCKS, batch=37)
+    np.testing.assert_allclose(
+        layer_orderness(network, images, BLOCKS, batch=batch)["orderness"], whole["orderness"], rtol=1e-5
+    )
+
+
+def test_takes_every_layer_with_maps_of_three_pixels_by_default(network, images):
+    layers = set(layer_orderness(network, images)["layer"])
+    assert {"blocks.0.0", "blocks.0.1", "blocks.0.2", "blocks.2.2"} <= layers
+    assert not any(name.startswith("head") for name in layers)
+
+
+def test_leaves_network_and_mode_alone(network, images):
+    before = copy.deepcopy(network.state_dict())
+    network.train()
+    layer_orderness(network, images, BLOCKS)
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_dead_map_has_no_orderness(network, images):
+    dead = copy.deepcopy(network)
+    with torch.no_grad():
+        dead.blocks[0][0].bias[3] = -1e3
+    table = layer_orderness(dead, images, ["blocks.0"])
+    assert table["orderness"].isna().tolist() == [i == 3 for i in range(8)]
+
+
+def noise(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 3, 3), (9, 4, 3, 8), (300, 3, 14, 14), (2, 1, 40, 33)])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_map_meter_equals_the_plain_meter(shape, channels_last):
+    maps = noise(*shape).cumsum(-1) + 30
+    maps = maps.contiguous(memory_format=torch.channels_last) if channels_last else maps
+    quick, plain = MapMeter(), OrdernessMeter()
+    for part in maps.split(100):
+        quick.update(part)
+        plain.update(part.double())
+    np.testing.assert_allclose(quick.per_map(), plain.per_map(), rtol=1e-5, atol=1e-6)
+
+
+def test_map_meter_is_exact_over_many_batches():
+    # 2000 updates of one image: sums in float32 alone would have lost five digits.
+    quick, image = MapMeter(), noise(1, 2, 200, 200).cumsum(-2)
+    for _ in range(2000):
+        quick.update(image)
+    np.testing.assert_allclose(quick.per_map(), orderness_of_each(image.double(), "map"), rtol=1e-5)
+
+
+def test_memory_does_not_grow_with_the_images():
+    def held(meter):
+        return sum(t.numel() for value in vars(meter).values() if isinstance(value, list) for t in value)
+
+    meter = MapMeter()
+    meter.update(noise(4, 2, 9, 9))
+    before = held(meter)
+    meter.update(noise(5000, 2, 9, 9))
+    assert held(meter) == before > 0
+
+
+def test_refuses_bad_input(network, images):
+    with pytest.raises(ValueError, match="layer 'head' puts out"):
+        layer_orderness(network, images, ["head"])
+    with pytest.raises(ValueError, match="at least 30 x 30 pixels"):
+        layer_orderness(network, images, scale=10)
+    with pytest.raises(ValueError, match="neighbours must be one of"):
+        layer_orderness(network, images, neighbours="6")
+    with pytest.raises(ValueError, match="no layer puts out maps"):
+        layer_orderness(nn.Sequential(nn.Flatten(), nn.Linear(784, 2)), images)
+    with pytest.raises(ValueError, match="nan or inf"):
+        layer_orderness(network, images * float("inf"), BLOCKS)
+    with pytest.raises(ValueError, match="no images yet"):
+        MapMeter().per_map()
+    meter = MapMeter()
+    meter.update(noise(1, 2, 5, 5))
+    with pytest.raises(ValueError, match=r"all batches must be \(N, 2, 5, 5\)"):
+        meter.update(noise(1, 3, 5, 5))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_is_the_same_on_a_gpu(network, images):
+    here = layer_orderness(network, images, BLOCKS)["orderness"]
+    there = layer_orderness(copy.deepcopy(network).cuda(), images, BLOCKS)["orderness"]
+    np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-4)
