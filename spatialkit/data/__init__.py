@@ -1,6 +1,7 @@
-"""Data: real image sets with checksums, small sets that need no file, and block swapping."""
+"""Data: real image sets with checksums, small sets that need no file, block swapping, and synthetic tasks."""
 
 from spatialkit.data.datasets import NAMES, Dataset, available, load, photographs
+from spatialkit.data.deformed import deformed_classes
 from spatialkit.data.fetch import DataMissing
 from spatialkit.data.seen import watch
 from spatialkit.data.swap import block_swap, pad_to_multiple
@@ -11,6 +12,7 @@ __all__ = [
     "Dataset",
     "available",
     "block_swap",
+    "deformed_classes",
     "load",
     "pad_to_multiple",
     "photographs",

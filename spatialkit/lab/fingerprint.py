@@ -115,9 +115,17 @@ def _used(tree: ast.AST, namespace: dict) -> Iterator[tuple[str, object]]:
     inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Name | ast.Attribute) and id(node) not in inner:
-            chain = ast.unparse(node).split(".")
-            if chain[0] in namespace:
+            chain = _dotted_name(node)
+            if chain and chain[0] in namespace:
                 yield _resolve(chain, namespace)
+
+
+def _dotted_name(node: ast.expr) -> list[str]:
+    """``a.b.c`` as its parts; none for an attribute of something else, as in ``a.b(x).c``, where ``a.b`` counts."""
+    if isinstance(node, ast.Name):
+        return [node.id]
+    before = _dotted_name(node.value) if isinstance(node, ast.Attribute) else []
+    return [*before, node.attr] if before else []
 
 
 def _resolve(chain: list[str], namespace: dict) -> tuple[str, object]:

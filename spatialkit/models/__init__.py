@@ -1,5 +1,6 @@
 """Networks, one file per family."""
 
 from spatialkit.models.plain import PlainCNN
+from spatialkit.models.vgg_style import DOWNSAMPLINGS, VGGStyle
 
-__all__ = ["PlainCNN"]
+__all__ = ["DOWNSAMPLINGS", "PlainCNN", "VGGStyle"]

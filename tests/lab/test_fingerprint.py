@@ -88,6 +88,15 @@ def test_only_the_modules_that_are_used_count():
     assert "spatialkit.data.swap" not in reached["load"]
 
 
+@pytest.mark.parametrize("more", [".images[:9]", "[0].images", "(x).y.z"])
+def test_what_is_done_with_a_result_does_not_add_the_whole_package(more):
+    code = "from spatialkit import data\ndef f(x):\n    return data.load(x){}\n"
+    plain, longer = {}, {}
+    module._add_function(notebook(code.format(""))["f"], plain)
+    module._add_function(notebook(code.format(more))["f"], longer)
+    assert set(longer) == set(plain)
+
+
 def test_a_change_in_a_module_counts_through_other_modules(monkeypatch):
     inner, outer = types.ModuleType("spatialkit._inner"), types.ModuleType("spatialkit._outer")
     code = "from spatialkit._outer import g\ndef f(x):\n    return g(x)\n"
