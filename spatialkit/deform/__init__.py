@@ -9,5 +9,6 @@ from spatialkit.deform.diffeomorphism import Diffeomorphism, temperature_range
 from spatialkit.deform.folding import folded, jacobian
 from spatialkit.deform.splines import ThinPlateSpline
 from spatialkit.deform.warping import warp
+from spatialkit.deform.worst import worst_field
 
-__all__ = ["Diffeomorphism", "ThinPlateSpline", "folded", "jacobian", "temperature_range", "warp"]
+__all__ = ["Diffeomorphism", "ThinPlateSpline", "folded", "jacobian", "temperature_range", "warp", "worst_field"]
