@@ -8,6 +8,7 @@ import pytest
 
 from spatialkit import places
 from spatialkit.commands.render import counts_are_in_order
+from spatialkit.lab.audit import current_code
 
 NOTEBOOKS = sorted((places.root() / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w.:/])(/(home|Users|root|tmp|work|opt|mnt|var|usr)/\w|[A-Z]:\\\\?\w)")
@@ -84,3 +85,12 @@ def test_code_cells_are_short(notebook):
 def test_prose_leads(notebook):
     prose = sum(cell.cell_type == "markdown" for cell in notebook.cells)
     assert prose >= 0.8 * len(code(notebook))
+
+
+def test_a_task_that_two_notebooks_define_is_the_same_in_both():
+    marks = {}
+    for path in NOTEBOOKS:
+        for task, mark in current_code(path).items():
+            marks.setdefault(task, {})[path.stem] = mark
+    differing = {task: sorted(where) for task, where in marks.items() if len(set(where.values())) > 1}
+    assert not differing, "one name, one task: rename one, or make them equal"
