@@ -1,17 +1,30 @@
-"""Measures of the spatial information that images, feature maps and kernels hold."""
+"""Measures of the spatial information that images, feature maps and kernels hold, and of how networks respond."""
 
+from spatialkit.measure.filters import frequency_content, laplacian_spectrum, total_variation, total_variation_of_each
 from spatialkit.measure.layers import layer_orderness
 from spatialkit.measure.orderness import OrdernessMeter, orderness, orderness_of_each, two_hop_means
+from spatialkit.measure.perturbations import Deformation, Noise, Rotation, Translation, perturbed
 from spatialkit.measure.published import central_diagonal_orderness, one_sided_orderness
+from spatialkit.measure.sensitivity import sensitivity
 from spatialkit.measure.watching import watching
 
 __all__ = [
+    "Deformation",
+    "Noise",
     "OrdernessMeter",
+    "Rotation",
+    "Translation",
     "central_diagonal_orderness",
+    "frequency_content",
+    "laplacian_spectrum",
     "layer_orderness",
     "one_sided_orderness",
     "orderness",
     "orderness_of_each",
+    "perturbed",
+    "sensitivity",
+    "total_variation",
+    "total_variation_of_each",
     "two_hop_means",
     "watching",
 ]
