@@ -122,6 +122,7 @@ def save(figure: Figure, name: str, table: pd.DataFrame) -> None:
         table: The table that the figure shows; if a sweep made it, its provenance is printed.
     """
     if "made" in table.attrs:
+        figure.draw_without_rendering()  # a layout engine places the panels only now
         drawn = figure.get_tightbbox()  # in inches
         x, y = drawn.x0 / figure.get_figwidth(), (drawn.y0 - 0.05) / figure.get_figheight()
         figure.text(x, y, describe(table), size=5, color=GREY, ha="left", va="top")
