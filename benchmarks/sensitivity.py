@@ -1,6 +1,6 @@
 """How long D, G, R and cosines of every layer take, against three bare passes (clean, deformed, noised); and memory.
 
-    python benchmarks/sensitivity.py [--images 1000] [--repeats 5] [--csv times.csv] [--tmeasures /tmp/tmeasures]
+    python benchmarks/sensitivity.py [--images 1000] [--repeats 5] [--csv times.csv] [--tmeasures build/tmeasures]
 
 Random images of 32 x 32, weights channels-last, evaluation mode. Bare passes run in batches of 100, as `predict`
 does, and of 48, which is what passes at once here (16 images and two versions of each). All are timed in turn in one
@@ -13,7 +13,7 @@ that the images themselves take none), above the same process with 200.
 The peer is tmeasures (PyPI), its NormalizedVarianceInvariance of all layers over three transformations: the identity
 and two warps. Time counts per perturbed image, of which both make two per image. To compare, first run
 
-    pip install --no-deps --target /tmp/tmeasures tmeasures
+    pip install --no-deps --target build/tmeasures tmeasures
 """
 
 import argparse
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="number of images")
     parser.add_argument("--repeats", type=int, default=5, help="turns")
     parser.add_argument("--csv", help="also write the table to this file")
-    parser.add_argument("--tmeasures", default="/tmp/tmeasures", help="where the peer is installed")
+    parser.add_argument("--tmeasures", default="build/tmeasures", help="where the peer is installed")
     parser.add_argument("--no-memory", action="store_true", help="leave memory out")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
