@@ -16,12 +16,12 @@ import importlib.util
 import itertools
 import math
 import sys
-import time
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from _timing import best_times
 from scipy.interpolate import RBFInterpolator
 
 from spatialkit._torchvision import torchvision
@@ -136,16 +136,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_mmap_threshold, 2**30)
 
 
-def best_times(tasks: dict, repeats: int) -> dict:
-    """Shortest wall time of each task per image in seconds, over turns in which each runs once."""
-    best = dict.fromkeys(tasks, float("inf"))
-    for turn in range(repeats + 1):  # the first one warms up
-        for name, (task, n_images) in tasks.items():
-            start = time.perf_counter()
-            task()
-            if turn:
-                best[name] = min(best[name], (time.perf_counter() - start) / n_images)
-    return best
+def best_times_per_image(tasks: dict, repeats: int) -> dict:
+    """Shortest wall time of each task in seconds, divided by its number of images; the first turn warms up."""
+    calls = {name: task for name, (task, _) in tasks.items()}
+    best_times(calls, 1)
+    return {name: seconds / tasks[name][1] for name, seconds in best_times(calls, repeats).items()}
 
 
 def main() -> None:
@@ -161,8 +156,8 @@ def main() -> None:
         blocks = {f"diffeomorphisms, cut-off {c}": diffeomorphism_tasks(images, c) for c in (3, 15)}
         blocks["splines"] = spline_tasks(images)
         for block, (batched, one_by_one) in blocks.items():
-            seconds = best_times(batched, arguments.repeats)
-            seconds |= best_times(one_by_one, max(1, arguments.repeats // 5))
+            seconds = best_times_per_image(batched, arguments.repeats)
+            seconds |= best_times_per_image(one_by_one, max(1, arguments.repeats // 5))
             ours = next(iter(seconds.values()))
             rows += [
                 {

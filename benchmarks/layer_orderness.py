@@ -9,12 +9,10 @@ image seen again and again, so that the images themselves take none), above the 
 
 import argparse
 import resource
-import subprocess
-import sys
-import time
 
 import pandas as pd
 import torch
+from _timing import best_times, peak
 
 from spatialkit.measure import layer_orderness
 from spatialkit.models import PlainCNN
@@ -40,23 +38,10 @@ def ratio(name: str, repeats: int) -> dict:
     """Best times of both, in milliseconds."""
     model, image, blocks = build(name)
     images = torch.randn(1000, *image.shape[1:]).contiguous(memory_format=torch.channels_last)
-    tasks = {
-        "pass (ms)": lambda: predict(model, images),
-        "orderness (ms)": lambda: layer_orderness(model, images, blocks),
-    }
-    best = dict.fromkeys(tasks, float("inf"))
-    for _ in range(repeats):
-        for task, run in tasks.items():
-            start = time.perf_counter()
-            run()
-            best[task] = min(best[task], 1e3 * (time.perf_counter() - start))
-    return best | {"orderness / pass": best["orderness (ms)"] / best["pass (ms)"]}
-
-
-def peak(name: str, n_images: int) -> float:
-    """Peak memory of a process of its own that measures so many images, in MiB."""
-    command = [sys.executable, __file__, "--measure", name, "--images", str(n_images)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    tasks = {"pass": lambda: predict(model, images), "orderness": lambda: layer_orderness(model, images, blocks)}
+    seconds = best_times(tasks, repeats)
+    best = {f"{task} (ms)": 1e3 * value for task, value in seconds.items()}
+    return best | {"orderness / pass": seconds["orderness"] / seconds["pass"]}
 
 
 def main() -> None:
@@ -73,8 +58,8 @@ def main() -> None:
         return
     rows = []
     for name in NETWORKS:
-        least = peak(name, 100)
-        more = {f"memory, {n} images (MiB)": peak(name, n) - least for n in (1000, 20_000)}
+        memory = {n: peak(__file__, "--measure", name, "--images", str(n)) for n in (100, 1000, 20_000)}
+        more = {f"memory, {n} images (MiB)": memory[n] - memory[100] for n in (1000, 20_000)}
         rows.append({"network": name, "threads": torch.get_num_threads()} | ratio(name, arguments.repeats) | more)
     table = pd.DataFrame(rows).round(2)
     print(table.to_string(index=False))

@@ -8,11 +8,11 @@ two steps from it, to p and to r. All are timed in turn in one process and the b
 """
 
 import argparse
-import time
 
 import numpy as np
 import pandas as pd
 import torch
+from _timing import best_times
 
 from spatialkit.measure import orderness
 
@@ -43,17 +43,6 @@ def steps_from_middle(neighbours: str) -> np.ndarray:
         "8": lambda p, r: abs(p - r).max() == 2,
     }[neighbours]
     return np.array([(p, r) for p in steps for r in steps if joined(p, r)])
-
-
-def best_times(tasks: dict, repeats: int) -> dict:
-    """Shortest wall time of each task in seconds, over turns in which each runs once."""
-    best = dict.fromkeys(tasks, float("inf"))
-    for _ in range(repeats):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
 
 
 def main() -> None:

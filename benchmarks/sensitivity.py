@@ -19,13 +19,12 @@ and two warps. Time counts per perturbed image, of which both make two per image
 import argparse
 import importlib
 import resource
-import subprocess
 import sys
-import time
 from unittest import mock
 
 import pandas as pd
 import torch
+from _timing import best_times, peak
 from torch import nn
 
 from spatialkit.deform import Diffeomorphism, warp
@@ -64,17 +63,6 @@ def passes(model: nn.Module, images: torch.Tensor, batch: int) -> None:
     for _ in range(3):
         for part in images.split(batch):
             model(part)
-
-
-def best_times(tasks: dict, repeats: int) -> dict:
-    """Shortest wall time of each task in seconds, over turns in which each runs once."""
-    best = dict.fromkeys(tasks, float("inf"))
-    for _ in range(repeats):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
 
 
 def peer_task(model: nn.Module, images: torch.Tensor, path: str):
@@ -127,12 +115,6 @@ def import_without_plots(name: str):
     raise ImportError(f"{name} needs too much that is not installed")
 
 
-def peak(name: str, n_images: int) -> float:
-    """Peak memory of a process of its own that measures so many images, in MiB."""
-    command = [sys.executable, __file__, "--measure", name, "--images", str(n_images)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000, help="number of images")
@@ -140,7 +122,7 @@ def main() -> None:
     parser.add_argument("--csv", help="also write the table to this file")
     parser.add_argument("--tmeasures", default="build/tmeasures", help="where the peer is installed")
     parser.add_argument("--no-memory", action="store_true", help="leave memory out")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         model = PlainCNN((3, 32, 32), 10, 2, width=16, pool_every=1).to(memory_format=torch.channels_last)
@@ -180,9 +162,12 @@ def main() -> None:
     table = pd.DataFrame(rows).round(2)
     print(table.T.to_string(header=False))
     if not arguments.no_memory:
-        least = peak("memory", 200)
+        least = peak(__file__, "--measure", "--images", "200")
         for n in (1000, 10_000):
-            print(f"memory for {n} images beyond that for 200 (MiB)", round(peak("memory", n) - least, 1))
+            print(
+                f"memory for {n} images beyond that for 200 (MiB)",
+                round(peak(__file__, "--measure", "--images", str(n)) - least, 1),
+            )
     if arguments.csv:
         table.to_csv(arguments.csv, index=False)
 
