@@ -3,6 +3,15 @@
 from spatialkit.data.datasets import NAMES, Dataset, available, load, photographs
 from spatialkit.data.deformed import deformed_classes
 from spatialkit.data.fetch import DataMissing
+from spatialkit.data.scale_detection import (
+    PointImages,
+    ScaleDetection,
+    all_pairs,
+    move_points,
+    scale_detection,
+    scale_labels,
+    two_points,
+)
 from spatialkit.data.seen import watch
 from spatialkit.data.swap import block_swap, pad_to_multiple
 
@@ -10,11 +19,18 @@ __all__ = [
     "NAMES",
     "DataMissing",
     "Dataset",
+    "PointImages",
+    "ScaleDetection",
+    "all_pairs",
     "available",
     "block_swap",
     "deformed_classes",
     "load",
+    "move_points",
     "pad_to_multiple",
     "photographs",
+    "scale_detection",
+    "scale_labels",
+    "two_points",
     "watch",
 ]

@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Iterator
 from types import CodeType, FunctionType, ModuleType
 
-__all__ = ["fingerprint"]
+__all__ = ["fingerprint", "fingerprint_of_module"]
 
 _UNCOUNTED = ("spatialkit.lab", "spatialkit.plot", "spatialkit.places", "spatialkit.claims")
 
@@ -31,6 +31,15 @@ def fingerprint(function: FunctionType) -> str:
     """
     parts: dict[str, str] = {}
     _add_function(function, parts)
+    return _digest(parts)
+
+
+def fingerprint_of_module(name: str) -> str:
+    """The same for a module of the package and all that it reaches."""
+    return _digest({needed: _module_source(needed) for needed in _modules_behind(name)})
+
+
+def _digest(parts: dict[str, str]) -> str:
     text = "\n".join(f"{name}\n{parts[name]}" for name in sorted(parts))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

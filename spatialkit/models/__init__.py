@@ -1,6 +1,18 @@
-"""Networks, one file per family."""
+"""Networks, one file per family, and a zoo of known architectures."""
 
+from spatialkit.models.channels import shuffle_channels
+from spatialkit.models.circular import ACTIVATIONS, CircularCNN
 from spatialkit.models.plain import PlainCNN
 from spatialkit.models.vgg_style import DOWNSAMPLINGS, VGGStyle
+from spatialkit.models.zoo import ARCHITECTURES, build
 
-__all__ = ["DOWNSAMPLINGS", "PlainCNN", "VGGStyle"]
+__all__ = [
+    "ACTIVATIONS",
+    "ARCHITECTURES",
+    "DOWNSAMPLINGS",
+    "CircularCNN",
+    "PlainCNN",
+    "VGGStyle",
+    "build",
+    "shuffle_channels",
+]
