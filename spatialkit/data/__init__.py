@@ -3,6 +3,7 @@
 from spatialkit.data.datasets import NAMES, Dataset, available, load, photographs
 from spatialkit.data.deformed import deformed_classes
 from spatialkit.data.fetch import DataMissing
+from spatialkit.data.imagenet import imagenet_images
 from spatialkit.data.scale_detection import (
     PointImages,
     ScaleDetection,
@@ -25,6 +26,7 @@ __all__ = [
     "available",
     "block_swap",
     "deformed_classes",
+    "imagenet_images",
     "load",
     "move_points",
     "pad_to_multiple",

@@ -1,8 +1,10 @@
 """Measures of the spatial information that images, feature maps and kernels hold, and of how networks respond."""
 
 from spatialkit.measure.filters import frequency_content, laplacian_spectrum, total_variation, total_variation_of_each
+from spatialkit.measure.homogeneous import homogeneous_sensitivities, pixel_response, step_moments
 from spatialkit.measure.layers import layer_orderness
 from spatialkit.measure.orderness import OrdernessMeter, orderness, orderness_of_each, two_hop_means
+from spatialkit.measure.paired import paired_sensitivity
 from spatialkit.measure.perturbations import Deformation, Noise, Rotation, Translation, perturbed
 from spatialkit.measure.published import central_diagonal_orderness, one_sided_orderness
 from spatialkit.measure.sensitivity import sensitivity
@@ -16,13 +18,17 @@ __all__ = [
     "Translation",
     "central_diagonal_orderness",
     "frequency_content",
+    "homogeneous_sensitivities",
     "laplacian_spectrum",
     "layer_orderness",
     "one_sided_orderness",
     "orderness",
     "orderness_of_each",
+    "paired_sensitivity",
     "perturbed",
+    "pixel_response",
     "sensitivity",
+    "step_moments",
     "total_variation",
     "total_variation_of_each",
     "two_hop_means",

@@ -3,6 +3,7 @@
 from spatialkit.models.channels import shuffle_channels
 from spatialkit.models.circular import ACTIVATIONS, CircularCNN
 from spatialkit.models.plain import PlainCNN
+from spatialkit.models.pretrained import pretrained, weights_available
 from spatialkit.models.vgg_style import DOWNSAMPLINGS, VGGStyle
 from spatialkit.models.zoo import ARCHITECTURES, build
 
@@ -14,5 +15,7 @@ __all__ = [
     "PlainCNN",
     "VGGStyle",
     "build",
+    "pretrained",
     "shuffle_channels",
+    "weights_available",
 ]

@@ -2,12 +2,13 @@
 
 import ast
 import linecache
+import sys
 import types
 
 import pytest
 
 from spatialkit.lab import fingerprint as module
-from spatialkit.lab.fingerprint import fingerprint
+from spatialkit.lab.fingerprint import fingerprint, fingerprint_of_module
 
 
 def notebook(source):
@@ -131,3 +132,58 @@ def test_the_lab_itself_does_not_count():
     module._add_function(notebook(code)["f"], parts)
     assert "spatialkit.train" in parts
     assert not any(name.startswith("spatialkit.lab") for name in parts)
+
+
+@pytest.fixture
+def mark_of_module(monkeypatch):
+    """Fingerprint of ``spatialkit._first``, which calls ``spatialkit._second``, with these texts as their code."""
+
+    def clear():
+        for cached in (module._modules_behind, module._module_tree, module._module_source):
+            cached.cache_clear()
+
+    def mark(first, second):
+        for name, text in (("spatialkit._second", second), ("spatialkit._first", first)):
+            made = types.ModuleType(name)
+            monkeypatch.setitem(sys.modules, name, made)
+            made.__file__ = f"<{name}>"
+            linecache.cache[made.__file__] = (len(text), None, text.splitlines(keepends=True), made.__file__)
+            exec(text, vars(made))
+        clear()
+        return fingerprint_of_module("spatialkit._first")
+
+    monkeypatch.setattr(module.inspect, "getsource", _source)
+    yield mark
+    clear()
+
+
+FIRST = "from spatialkit._second import h\ndef g(x):\n    return h(x)\n"
+SECOND = "def h(x):\n    return x + 1\n"
+
+
+def test_a_module_is_marked_by_its_code_and_what_it_reaches(mark_of_module):
+    plain = mark_of_module(FIRST, SECOND)
+    assert len(plain) == 12 and int(plain, 16) >= 0
+    assert mark_of_module(f'"""What."""\n# why\n{FIRST}', SECOND) == plain
+    assert mark_of_module(FIRST, "def h(x: int) -> int:\n    return x + 1  # one\n") == plain
+    others = [
+        mark_of_module(FIRST, SECOND.replace("1", "2")),
+        mark_of_module(FIRST.replace("h(x)\n", "h(x) + 0\n"), SECOND),
+        mark_of_module(FIRST + "LIMIT = 3\n", SECOND),
+    ]
+    assert len({plain, *others}) == 4
+
+
+def test_what_a_module_does_not_use_does_not_count(mark_of_module):
+    unused = "from spatialkit._second import h\ndef g(x):\n    return x\n"
+    assert mark_of_module(unused, SECOND) == mark_of_module(unused, SECOND.replace("1", "2"))
+
+
+def test_trained_networks_are_marked_by_the_training_and_the_architectures():
+    import spatialkit.trained
+
+    reached = module._modules_behind(spatialkit.trained.__name__)
+    assert {"spatialkit.train", "spatialkit.models.zoo", "spatialkit.problems.problem"} <= reached
+    assert not any(name.startswith(("spatialkit.lab", "spatialkit.places")) for name in reached)
+    assert fingerprint_of_module("spatialkit.trained") == fingerprint_of_module("spatialkit.trained")
+    assert fingerprint_of_module("spatialkit.trained") != fingerprint_of_module("spatialkit.train")
