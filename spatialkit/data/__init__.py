@@ -4,6 +4,7 @@ from spatialkit.data.datasets import NAMES, Dataset, available, load, photograph
 from spatialkit.data.deformed import deformed_classes
 from spatialkit.data.fetch import DataMissing
 from spatialkit.data.imagenet import imagenet_images
+from spatialkit.data.plane import GaussianSum, plane_points, random_blobs, random_filter
 from spatialkit.data.scale_detection import (
     PointImages,
     ScaleDetection,
@@ -20,6 +21,7 @@ __all__ = [
     "NAMES",
     "DataMissing",
     "Dataset",
+    "GaussianSum",
     "PointImages",
     "ScaleDetection",
     "all_pairs",
@@ -31,6 +33,9 @@ __all__ = [
     "move_points",
     "pad_to_multiple",
     "photographs",
+    "plane_points",
+    "random_blobs",
+    "random_filter",
     "scale_detection",
     "scale_labels",
     "two_points",

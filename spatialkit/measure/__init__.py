@@ -1,7 +1,9 @@
 """Measures of the spatial information that images, feature maps and kernels hold, and of how networks respond."""
 
+from spatialkit.measure.alignment import Alignment, alignment_residual, best_alignment
 from spatialkit.measure.filters import frequency_content, laplacian_spectrum, total_variation, total_variation_of_each
 from spatialkit.measure.homogeneous import homogeneous_sensitivities, pixel_response, step_moments
+from spatialkit.measure.invariance import left_after_averaging
 from spatialkit.measure.layers import layer_orderness
 from spatialkit.measure.orderness import OrdernessMeter, orderness, orderness_of_each, two_hop_means
 from spatialkit.measure.paired import paired_sensitivity
@@ -11,16 +13,20 @@ from spatialkit.measure.sensitivity import sensitivity
 from spatialkit.measure.watching import watching
 
 __all__ = [
+    "Alignment",
     "Deformation",
     "Noise",
     "OrdernessMeter",
     "Rotation",
     "Translation",
+    "alignment_residual",
+    "best_alignment",
     "central_diagonal_orderness",
     "frequency_content",
     "homogeneous_sensitivities",
     "laplacian_spectrum",
     "layer_orderness",
+    "left_after_averaging",
     "one_sided_orderness",
     "orderness",
     "orderness_of_each",

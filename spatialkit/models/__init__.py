@@ -2,6 +2,7 @@
 
 from spatialkit.models.channels import shuffle_channels
 from spatialkit.models.circular import ACTIVATIONS, CircularCNN
+from spatialkit.models.continuous import ContinuousCNN, convolve_in_plane
 from spatialkit.models.plain import PlainCNN
 from spatialkit.models.pretrained import pretrained, weights_available
 from spatialkit.models.vgg_style import DOWNSAMPLINGS, VGGStyle
@@ -12,9 +13,11 @@ __all__ = [
     "ARCHITECTURES",
     "DOWNSAMPLINGS",
     "CircularCNN",
+    "ContinuousCNN",
     "PlainCNN",
     "VGGStyle",
     "build",
+    "convolve_in_plane",
     "pretrained",
     "shuffle_channels",
     "weights_available",

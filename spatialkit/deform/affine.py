@@ -1,0 +1,137 @@
+"""Linear maps of the plane about the centre of an image, and what they do to images and feature maps.
+
+(T f)(x) = f(T^-1 x): the content moves with the map. x = (x, y) is measured from the centre of the image, in px, x to
+the right and y down; angles are counter-clockwise as seen. A map is a 2 x 2 matrix, float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spatialkit.deform.warping import warp
+
+__all__ = ["from_polar", "linear_field", "linear_transform", "mirror", "rotation", "scaling", "shear", "to_polar"]
+
+
+def rotation(degrees: float) -> Tensor:
+    """A turn, counter-clockwise as seen."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return torch.tensor([[cos, sin], [-sin, cos]], dtype=torch.float64)  # y runs down
+
+
+def scaling(x: float, y: float | None = None) -> Tensor:
+    """Enlargement by a factor, or by one factor per axis.
+
+    Raises:
+        ValueError: If a factor is not above 0 and finite.
+    """
+    y = x if y is None else y
+    if not (0 < x < math.inf and 0 < y < math.inf):
+        raise ValueError(f"factors must be above 0 and finite, got {x} and {y}: use mirror() for reflections")
+    return torch.tensor([[x, 0], [0, y]], dtype=torch.float64)
+
+
+def shear(amount: float) -> Tensor:
+    """Horizontal shear: a row y px below the centre moves ``amount * y`` px to the right."""
+    return torch.tensor([[1, amount], [0, 1]], dtype=torch.float64)
+
+
+def mirror(degrees: float = 0.0) -> Tensor:
+    """Reflection in the line through the centre at this angle; 0 exchanges up and down."""
+    flip = torch.tensor([[1, 0], [0, -1]], dtype=torch.float64)
+    return rotation(degrees) @ flip @ rotation(-degrees)
+
+
+def from_polar(coordinates: Tensor | Sequence[float], mirrored: bool = False) -> Tensor:
+    """Invertible maps by their polar decomposition: a turn after a symmetric stretch, ``rotation(a) @ exp(S)``.
+
+    ::
+
+        S = [[p + q, r], [r, p - q]],    determinant exp(2 p)
+
+    Every invertible map with positive determinant has exactly one such form (the angle up to full turns); the others
+    have one after a reflection, ``rotation(a) @ exp(S) @ mirror()``.
+
+    Args:
+        coordinates: Shape ``(..., 4)``: a in degrees, p, q, r.
+        mirrored: Whether the determinant is to be negative.
+
+    Returns:
+        Shape ``(..., 2, 2)``, float64.
+
+    Raises:
+        ValueError: If the last axis does not hold four numbers.
+    """
+    c = torch.as_tensor(coordinates, dtype=torch.float64)
+    if c.ndim == 0 or c.shape[-1] != 4:
+        raise ValueError(f"coordinates must be (..., 4): angle, p, q, r; got {tuple(c.shape)}")
+    angle, p, q, r = torch.deg2rad(c[..., 0]), *c[..., 1:].unbind(-1)
+    cos, sin = angle.cos(), angle.sin()
+    turn = torch.stack([cos, sin, -sin, cos], -1).unflatten(-1, (2, 2))
+    symmetric = torch.stack([p + q, r, r, p - q], -1).unflatten(-1, (2, 2))
+    maps = turn @ torch.linalg.matrix_exp(symmetric)
+    return maps @ mirror() if mirrored else maps
+
+
+def to_polar(matrix: Tensor) -> tuple[Tensor, bool]:
+    """The coordinates of an invertible map, ``(4,)`` as in `from_polar`, angle from -180 to 180, and whether mirrored.
+
+    Raises:
+        ValueError: If the matrix is not 2 x 2 and invertible.
+    """
+    matrix = _checked(matrix)
+    mirrored = bool(torch.linalg.det(matrix) < 0)
+    U, s, Vh = torch.linalg.svd(matrix @ mirror() if mirrored else matrix)
+    turn, S = U @ Vh, Vh.T @ torch.diag(s.log()) @ Vh
+    angle = torch.rad2deg(torch.atan2(turn[0, 1], turn[0, 0]))
+    return torch.stack([angle, (S[0, 0] + S[1, 1]) / 2, (S[0, 0] - S[1, 1]) / 2, S[0, 1]]), mirrored
+
+
+def linear_field(matrix: Tensor, H: int, W: int) -> Tensor:
+    """The displacement field with which `spatialkit.deform.warp` applies a map about the centre, in px.
+
+    field[u] = T^-1 u - u, u = (x, y) in px from the centre of the image.
+
+    Args:
+        matrix: T, shape ``(2, 2)``.
+        H, W: Rows and columns of the images.
+
+    Returns:
+        Shape ``(1, 2, H, W)``: dx, dy; float64.
+
+    Raises:
+        ValueError: If the matrix is not 2 x 2 and invertible.
+    """
+    x = torch.arange(W, dtype=torch.float64) - (W - 1) / 2
+    y = torch.arange(H, dtype=torch.float64) - (H - 1) / 2
+    u = torch.stack(torch.meshgrid(x, y, indexing="xy"))  # (2, H, W)
+    back = torch.linalg.inv(_checked(matrix)) - torch.eye(2, dtype=torch.float64)
+    return torch.einsum("ij,jhw->ihw", back, u)[None]
+
+
+def linear_transform(images: Tensor, matrix: Tensor) -> Tensor:
+    """(T f)(x) = f(T^-1 x) for each image or feature map, by bilinear interpolation.
+
+    x in px from the centre of the image, y down; what comes in from outside is the border value (`warp`).
+
+    Args:
+        images: Shape ``(N, C, H, W)``, float32 or float64.
+        matrix: T, shape ``(2, 2)``, as by `rotation`.
+
+    Raises:
+        ValueError: If the matrix is not 2 x 2 and invertible, or ``images`` do not suit `warp`.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images must be (N, C, H, W), got {tuple(images.shape)}")
+    return warp(images, linear_field(matrix, *images.shape[-2:]).to(images))
+
+
+def _checked(matrix: Tensor) -> Tensor:
+    matrix = torch.as_tensor(matrix, dtype=torch.float64)
+    if matrix.shape != (2, 2) or not float(torch.linalg.det(matrix).abs()) > 0:
+        raise ValueError(f"a map must be an invertible 2 x 2 matrix, got {matrix.tolist()}")
+    return matrix

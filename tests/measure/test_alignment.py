@@ -1,0 +1,110 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from spatialkit.data.plane import random_blobs
+from spatialkit.deform import from_polar, linear_transform, mirror, rotation, scaling, shear
+from spatialkit.measure import alignment_residual, best_alignment
+
+I = torch.eye(2, dtype=torch.float64)  # noqa: E741
+
+
+@pytest.fixture(scope="module")
+def maps():
+    return torch.randn(2, 3, 13, 13, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def slow_residual(moved, still, T, radius):
+    """The definition, by the package's warp."""
+    H, W = still.shape[-2:]
+    y, x = torch.meshgrid(torch.arange(H) - (H - 1) / 2, torch.arange(W) - (W - 1) / 2, indexing="ij")
+    disc = (x**2 + y**2) <= (radius * min(H, W) / 2) ** 2
+    difference = (linear_transform(moved, T) - still)[..., disc]
+    return float(difference.norm() / still[..., disc].norm())
+
+
+@pytest.mark.parametrize("T", [I, rotation(31), scaling(1.4), shear(-0.5), mirror(10)])
+@pytest.mark.parametrize("size", [(13, 13), (12, 15)])
+def test_agrees_with_the_definition(size, T):
+    generator = torch.Generator().manual_seed(1)
+    moved, still = (torch.randn(2, 3, *size, dtype=torch.float64, generator=generator) for _ in range(2))
+    ours = alignment_residual(moved, still, T, radius=0.8)
+    assert float(ours) == pytest.approx(slow_residual(moved, still, T, 0.8), rel=1e-10)
+
+
+def test_many_maps_are_each_map(maps):
+    several = torch.stack([I, rotation(31), mirror(10)])
+    one_by_one = [float(alignment_residual(maps.flip(0), maps, T)) for T in several]
+    assert alignment_residual(maps.flip(0), maps, several).tolist() == pytest.approx(one_by_one, rel=1e-12)
+
+
+def turned_layer(kernel, image):
+    return F.relu(F.conv2d(image, kernel)), F.relu(F.conv2d(image.rot90(1, (-2, -1)), kernel))
+
+
+def test_quarter_turn_is_undone_exactly_for_a_symmetrised_kernel_only():
+    generator = torch.Generator().manual_seed(0)
+    kernel = torch.randn(1, 1, 5, 5, dtype=torch.float64, generator=generator)
+    image = torch.randn(1, 1, 33, 33, dtype=torch.float64, generator=generator)
+    still, moved = turned_layer(kernel, image)
+    assert 0.2 < float(alignment_residual(moved, still, rotation(-90)))
+    symmetric = sum(kernel.rot90(k, (-2, -1)) for k in range(4)) / 4
+    still, moved = turned_layer(symmetric, image)
+    assert float(alignment_residual(moved, still, rotation(-90))) < 1e-12
+
+
+def test_constant_features_are_undone_by_anything():
+    ones = torch.full((2, 3, 16, 16), 0.7, dtype=torch.float64)
+    several = torch.stack([rotation(17), scaling(0.3), shear(2.0), mirror()])
+    assert float(alignment_residual(ones, ones, several).max()) < 1e-14
+
+
+def test_features_of_zeros_have_no_size_to_compare_with(maps):
+    zeros = torch.zeros_like(maps)
+    assert alignment_residual(zeros, zeros, I).isnan()
+    assert alignment_residual(maps, zeros, I).isinf()
+    with pytest.raises(ValueError, match="nothing to align"):
+        best_alignment(zeros, zeros)
+
+
+def test_does_not_depend_on_units(maps):
+    T = rotation(20)
+    assert float(alignment_residual(5 * maps, 5 * maps.flip(0), T)) == pytest.approx(
+        float(alignment_residual(maps, maps.flip(0), T)), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    "T",
+    [rotation(100), scaling(0.8, 1.3), rotation(-50) @ shear(0.5), mirror(25)],
+    ids=["turn", "two", "shear", "mirror"],
+)
+def test_search_finds_the_map_of_transformed_images(T):
+    blobs = random_blobs(3, 0, blobs=10, widths=(0.08, 0.15))
+    still, moved = (b.pixels(64, 1 / 32)[:, None] for b in (blobs, blobs.transformed(T)))
+    stretches = [-0.5, -0.25, 0.0, 0.25, 0.5]
+    found = best_alignment(moved, still, angles=range(-180, 180, 20), stretches=stretches, every=4)
+    assert torch.allclose(found.matrix, torch.linalg.inv(T), atol=0.02)
+    assert found.residual < 0.03
+    assert found.steps_from(torch.linalg.inv(T)) <= 1
+
+
+def test_steps_count_the_short_way_round_and_reflections_as_infinite(maps):
+    found = best_alignment(
+        maps, maps, angles=[-180, -90, 0, 90], stretches=[-0.5, 0.0], mirrored=False, starts=[I], every=1
+    )
+    assert found.residual < 1e-6 and found.steps_from(I) == pytest.approx(0)
+    assert found.steps_from(from_polar([-45.0, 0, 0, 0])) == pytest.approx(0.5)
+    assert found.steps_from(from_polar([270.0, 0, 0, 0])) == pytest.approx(1)
+    assert found.steps_from(mirror()) == float("inf")
+
+
+def test_rejects_what_does_not_fit(maps):
+    with pytest.raises(ValueError, match="both must be"):
+        alignment_residual(maps, maps[:1], I)
+    with pytest.raises(ValueError, match=r"maps must be \(2, 2\)"):
+        alignment_residual(maps, maps, torch.zeros(3))
+    with pytest.raises(ValueError, match="no pixel"):
+        alignment_residual(maps, maps, I, radius=0.1, every=8)
+    with pytest.raises(ValueError, match="at least two angles"):
+        best_alignment(maps, maps, angles=[0])
