@@ -5,6 +5,7 @@ from spatialkit.data.deformed import deformed_classes
 from spatialkit.data.fetch import DataMissing
 from spatialkit.data.imagenet import imagenet_images
 from spatialkit.data.plane import GaussianSum, plane_points, random_blobs, random_filter
+from spatialkit.data.posed import POSE, Poses, add_clutter, in_pose
 from spatialkit.data.scale_detection import (
     PointImages,
     ScaleDetection,
@@ -19,16 +20,20 @@ from spatialkit.data.swap import block_swap, pad_to_multiple
 
 __all__ = [
     "NAMES",
+    "POSE",
     "DataMissing",
     "Dataset",
     "GaussianSum",
     "PointImages",
+    "Poses",
     "ScaleDetection",
+    "add_clutter",
     "all_pairs",
     "available",
     "block_swap",
     "deformed_classes",
     "imagenet_images",
+    "in_pose",
     "load",
     "move_points",
     "pad_to_multiple",

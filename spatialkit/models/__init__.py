@@ -5,6 +5,8 @@ from spatialkit.models.circular import ACTIVATIONS, CircularCNN
 from spatialkit.models.continuous import ContinuousCNN, convolve_in_plane
 from spatialkit.models.plain import PlainCNN
 from spatialkit.models.pretrained import pretrained, weights_available
+from spatialkit.models.stn import STN, same_size
+from spatialkit.models.transformer import SpatialTransformer, affine_matrix, angle_scale_shift, compose, resample
 from spatialkit.models.vgg_style import DOWNSAMPLINGS, VGGStyle
 from spatialkit.models.zoo import ARCHITECTURES, build
 
@@ -12,13 +14,20 @@ __all__ = [
     "ACTIVATIONS",
     "ARCHITECTURES",
     "DOWNSAMPLINGS",
+    "STN",
     "CircularCNN",
     "ContinuousCNN",
     "PlainCNN",
+    "SpatialTransformer",
     "VGGStyle",
+    "affine_matrix",
+    "angle_scale_shift",
     "build",
+    "compose",
     "convolve_in_plane",
     "pretrained",
+    "resample",
+    "same_size",
     "shuffle_channels",
     "weights_available",
 ]
