@@ -1,8 +1,11 @@
+import math
+from itertools import product
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from spatialkit.data.plane import random_blobs
+from spatialkit.data.plane import random_blobs, random_filter
 from spatialkit.deform import from_polar, linear_transform, mirror, rotation, scaling, shear
 from spatialkit.measure import alignment_residual, best_alignment
 
@@ -87,6 +90,35 @@ def test_search_finds_the_map_of_transformed_images(T):
     assert torch.allclose(found.matrix, torch.linalg.inv(T), atol=0.02)
     assert found.residual < 0.03
     assert found.steps_from(torch.linalg.inv(T)) <= 1
+
+
+def by_gradient(moved, still, start):
+    """Residual where a quasi-Newton method with exact gradients ends."""
+    units = torch.tensor([math.degrees(1), 1, 1, 1], dtype=torch.float64)
+    at = (start / units).requires_grad_()
+    optimizer = torch.optim.LBFGS([at], max_iter=60, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = alignment_residual(moved, still, from_polar(at * units), radius=0.55)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return closure().item()
+
+
+@pytest.mark.parametrize("T", [rotation(40), scaling(1.25), shear(0.4)], ids=["turn", "scaling", "shear"])
+def test_search_ends_where_gradient_descent_ends_when_nothing_fits(T):
+    kernel, blobs = random_filter(0), random_blobs(2, 0)
+    still, moved = (F.relu(b.convolved(kernel).pixels(64, 1 / 32))[:, None] for b in (blobs, blobs.transformed(T)))
+    angles, stretches = range(-180, 180, 20), [-0.5, -0.25, 0.0, 0.25, 0.5]
+    options = {"stretches": stretches, "mirrored": False, "radius": 0.55}
+    found = best_alignment(moved, still, angles=angles, starts=[torch.linalg.inv(T)], **options)
+    grid = torch.tensor(list(product(angles, *[stretches] * 3)), dtype=torch.float64)
+    best = alignment_residual(moved, still, from_polar(grid), radius=0.55, every=4).argsort()[:4]
+    assert found.residual > 0.1
+    assert found.residual == pytest.approx(min(by_gradient(moved, still, grid[i]) for i in best), rel=1e-3)
 
 
 def test_steps_count_the_short_way_round_and_reflections_as_infinite(maps):
