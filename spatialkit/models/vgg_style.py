@@ -103,7 +103,15 @@ def _truncated_normal(model: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            deviation = module.weight[0].numel() ** -0.5
-            cut = 2 * deviation
-            nn.init.trunc_normal_(module.weight, std=deviation, a=-cut, b=cut, generator=generator)
+            _draw_within_two_deviations(module.weight, generator)
             nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def _draw_within_two_deviations(weight: Tensor, generator: torch.Generator) -> None:
+    """What falls beyond is drawn anew. (The numbers of nn.init.trunc_normal_ depend on the version of PyTorch.)"""
+    deviation = weight[0].numel() ** -0.5
+    weight.normal_(0, deviation, generator=generator)
+    while (beyond := weight.abs() > 2 * deviation).any():
+        again = torch.empty_like(weight).normal_(0, deviation, generator=generator)
+        weight.copy_(torch.where(beyond, again, weight))

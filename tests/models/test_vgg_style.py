@@ -1,5 +1,6 @@
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from spatialkit.measure import watching
@@ -46,6 +47,19 @@ def test_initial_weights_are_truncated_normal(downsampling):
         assert unit.abs().max() <= 2 + 1e-5, name
         if unit.numel() > 5000:
             assert unit.std().item() == pytest.approx(0.8796, abs=0.02)  # of a normal cut off at 2 deviations
+
+
+def test_initial_weights_are_those_of_the_cut_off_normal_and_of_no_version_of_pytorch():
+    weights = [
+        m.weight.detach() for m in VGGStyle((3, 32, 32), 10, "max", seed=5).modules() if hasattr(m, "in_channels")
+    ]
+    pooled = torch.cat([(w * w[0].numel() ** 0.5).flatten() for w in weights]).double()
+    assert stats.kstest(pooled[::50], stats.truncnorm(-2, 2).cdf).pvalue > 0.01
+    generator = torch.Generator().manual_seed(5)
+    expected = torch.randn(weights[0].shape, generator=generator)
+    while (expected.abs() > 2).any():
+        expected = torch.where(expected.abs() > 2, torch.randn(expected.shape, generator=generator), expected)
+    torch.testing.assert_close(weights[0] * weights[0][0].numel() ** 0.5, expected)
 
 
 @every_downsampling
