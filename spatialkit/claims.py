@@ -14,7 +14,7 @@ import yaml
 from filelock import FileLock
 from scipy import stats
 
-from spatialkit import places
+from spatialkit import places, plot
 from spatialkit.lab.store import atomic_write
 
 __all__ = [
@@ -130,6 +130,7 @@ def record(claim: str, rows: Sequence[dict], table: pd.DataFrame, *, figure: str
         claim: Its id in claims.yaml.
         rows: One per measured quantity: ``what`` (in words), ``ours`` (an ``Estimate``), ``verdict``,
             and, where the source prints one, its number ``paper``; ``dataset`` and ``seeds`` where rows differ in them.
+            A data set by its name in ``plot.NAMES`` gets the copy that the table says was used.
         table: The sweep's table that the estimates come from; its provenance joins the rows.
         figure: Name of the figure; by default the claim's id.
 
@@ -149,21 +150,23 @@ def record(claim: str, rows: Sequence[dict], table: pd.DataFrame, *, figure: str
         "command": f"make figures ONLY={catalogue()[claim]['notebook']} PROFILE={made['profile'][0]}",
         "code": f"{made['other code']} of {made['runs']} runs by other code" if made["other code"] else "present",
     }
-    lines = [shared | _cells(row) for row in rows]
+    lines = [shared | _cells(row, made["data"]) for row in rows]
     _replace(claim, lines)
     shown = pd.DataFrame(rows)
     return shown[[c for c in ("dataset", "what", "ours", "paper", "verdict") if c in shown]]
 
 
-def _cells(row: dict) -> dict:
-    """A row of the scorecard as text."""
+def _cells(row: dict, copies: Sequence[str]) -> dict:
+    """A row of the scorecard as text; a data set is named with the copy that was used."""
     if row["verdict"] not in VERDICTS:
         raise ValueError(f"verdict must be one of {', '.join(VERDICTS)}, got {row['verdict']!r}")
     ours = row["ours"]
     numbers = {"ours": ours.value, "low": ours.low, "high": ours.high, "paper": row.get("paper", math.nan)}
     cells = {k: "" if math.isnan(v) else f"{v:.4g}" for k, v in numbers.items()}
     cells |= {"what": row["what"], "verdict": row["verdict"]}
-    return cells | {name: row[name] for name in ("dataset", "seeds") if name in row}
+    copy_of = {plot.NAMES.get(copy.split(" (")[0]): copy for copy in copies}
+    named = {name: row[name] for name in ("dataset", "seeds") if name in row}
+    return cells | {name: copy_of.get(value, value) for name, value in named.items()}
 
 
 def _replace(claim: str, lines: list[dict]) -> None:

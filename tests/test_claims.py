@@ -110,6 +110,14 @@ def test_the_scorecard_has_every_claim_and_replaces_only_one(table, own_folders)
     )
 
 
+def test_rows_that_differ_in_data_name_the_copy_that_was_used(table, own_folders):
+    row = {"what": "x", "ours": Estimate(1.0), "verdict": "replicated"}
+    claims.record("so.eq4", [row | {"dataset": name} for name in ("MNIST", "CIFAR-10", "synthetic")], table)
+    rows = csv.DictReader((own_folders / "figures/scorecard.csv").open())
+    named = [r["dataset"] for r in rows if r["claim"] == "so.eq4"]
+    assert named == ["mnist (original files)", "CIFAR-10", "synthetic"]  # the table has no CIFAR-10
+
+
 def test_writing_the_same_twice_gives_the_same_bytes(table, own_folders):
     row = {"what": "x", "ours": Estimate(1 / 3), "verdict": "replicated"}
     written = []

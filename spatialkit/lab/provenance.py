@@ -11,7 +11,7 @@ import torch
 
 from spatialkit import places
 
-__all__ = ["describe", "now", "of_machine", "of_session", "summary"]
+__all__ = ["describe", "joined", "now", "of_machine", "of_session", "summary"]
 
 
 def now() -> str:
@@ -70,3 +70,22 @@ def describe(table: pd.DataFrame) -> str:
     profile = " and ".join(made["profile"])
     other = f", {made['other code']} of them made by other code" if made["other code"] else ""
     return f"profile {profile}; {data}; {', '.join(made['device'])}; {made['runs']} runs{seeds}{other}"
+
+
+def joined(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Tables of sweeps below each other, with the provenance of all; parts of one sweep's table count once.
+
+    Raises:
+        ValueError: If there is no table, or one has no provenance.
+    """
+    if not tables or not all("made" in table.attrs for table in tables):
+        raise ValueError("need tables as sweep() returns them; after concat or merge, set attrs from the original")
+    made: list[dict] = []
+    for table in tables:
+        if table.attrs["made"] not in made:
+            made.append(table.attrs["made"])
+    together = pd.concat(tables, ignore_index=True)
+    lists = {key: sorted({item for m in made for item in m[key]}) for key in ("task", "profile", "data", "device")}
+    sums = {key: sum(m[key] for m in made) for key in ("other code", "runs")}
+    together.attrs = {"made": lists | sums | {"seeds": max(m["seeds"] for m in made)}}
+    return together

@@ -51,7 +51,10 @@ def affine_matrix(kind: str, numbers: Tensor) -> Tensor:
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
-    """The one matrix that resamples as ``first`` and then ``second`` do: [A1 A2 | A1 t2 + t1]; all ``(N, 2, 3)``."""
+    """The one matrix that resamples as ``first`` and then ``second`` do: [A1 A2 | A1 t2 + t1]; all ``(N, 2, 3)``.
+
+    For square images: on others, half a side of x and one of y are not of one length (see `resample`).
+    """
     A, t = first[:, :, :2], first[:, :, 2:]
     return torch.cat([A @ second[:, :, :2], A @ second[:, :, 2:] + t], dim=2)
 

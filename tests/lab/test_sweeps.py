@@ -131,6 +131,18 @@ def test_the_description_names_profile_data_device_and_seeds():
     assert line.endswith("2 runs, 2 seeds")
 
 
+def test_joined_tables_keep_the_provenance_of_all_and_count_a_sweep_once():
+    squares, means = lab.sweep(square, n=[1, 2, 3]), lab.sweep(mean_of_digits, seed=[0, 1])
+    both = lab.joined(squares[squares["n"] > 1], means, squares[squares["n"] == 1])
+    assert both["square"].dropna().tolist() == [4, 9, 1]
+    assert both["mean"].count() == 2 and both.index.is_unique
+    assert both.attrs["made"]["task"] == ["mean_of_digits", "square"]
+    assert both.attrs["made"]["data"] == ["digits (embedded in scikit-learn)"]
+    assert lab.describe(both).endswith("5 runs, 2 seeds")
+    with pytest.raises(ValueError, match="set attrs from the original"):
+        lab.joined(squares, pd.DataFrame({"n": [1]}))
+
+
 @pytest.mark.parametrize("executor", [lab.Serial, lambda: lab.Processes(2)])
 def test_a_failing_run_does_not_take_the_others_along(executor):
     with pytest.raises(lab.SweepError, match=r"(?s)1 of 4 runs of breaks_at_two failed.*two is not allowed"):
