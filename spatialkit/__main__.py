@@ -18,7 +18,8 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, says: str, *options: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=says, description=says)
-        command.add_argument("--base", type=Path, default=None, help=argparse.SUPPRESS)
+        if name != "verify":  # whose base is a commit
+            command.add_argument("--base", type=Path, default=None, help=argparse.SUPPRESS)
         if "only" in options:
             command.add_argument("--only", type=_numbers, default=(), metavar="01,02", help="only these")
         if "jobs" in options:
@@ -34,7 +35,12 @@ def _parser() -> argparse.ArgumentParser:
     lab.add_argument("--port", type=int, default=8888)
     lab.add_argument("--no-browser", action="store_true")
     add("bench", "the speed comparisons of benchmarks/", "only")
-    add("audit", "list committed results that other code made")
+    add("audit", "list committed results that neither the present code made nor code found equal")
+    verify = add("verify", "carry results over a change of code: run old and new code side by side")
+    verify.add_argument("--task", help="only this one")
+    verify.add_argument("--base", dest="commit", metavar="COMMIT", help="that holds the old code; default: found")
+    verify.add_argument("--within", type=float, default=0.0, help="relative difference to accept, at most 1e-5")
+    verify.add_argument("--because", default="", help="the reason for it")
     add("doctor", "what was found here, what is missing, how to get it")
     return parser
 
@@ -95,7 +101,13 @@ def _bench(args: argparse.Namespace, base: Path, jobs: int) -> int:
 def _audit(args: argparse.Namespace, base: Path, jobs: int) -> int:
     from spatialkit.lab.audit import main as audit
 
-    return audit() or 0
+    return audit(base)
+
+
+def _verify(args: argparse.Namespace, base: Path, jobs: int) -> int:
+    from spatialkit.lab.verify import verify
+
+    return verify(base, args.commit, args.task, args.within, args.because)
 
 
 def _doctor(args: argparse.Namespace, base: Path, jobs: int) -> int:
@@ -122,7 +134,7 @@ def _internal(words: list[str]) -> int | None:
 
 _COMMANDS = {
     "figures": _figures, "test": _test, "render": _render, "lab": _lab, "bench": _bench, "audit": _audit,
-    "doctor": _doctor,
+    "doctor": _doctor, "verify": _verify,
 }  # fmt: skip
 
 
@@ -137,7 +149,7 @@ def main(words: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        base = (args.base or places.root()).resolve()
+        base = (getattr(args, "base", None) or places.root()).resolve()
         return _COMMANDS[args.command](args, base, getattr(args, "jobs", None) or usable_cores())
     except ValueError as error:
         print(f"{args.command}: {error}", file=sys.stderr)

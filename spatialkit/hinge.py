@@ -8,20 +8,18 @@ With ``look_ahead``, whole epochs in which no image has a gradient are not run a
 are known, and if all images are beyond the margin with these as with the present ones, they are taken over.
 """
 
-import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from spatialkit.lab.context import next_checkpoint
-from spatialkit.lab.store import atomic_write
+from spatialkit.lab.checkpoints import load_checkpoint, save_checkpoint
+from spatialkit.lab.context import next_checkpoint, note_precision
 from spatialkit.models.circular import CircularCNN
 
 __all__ = ["fit_hinge"]
@@ -81,6 +79,7 @@ def fit_hinge(
         raise ValueError("labels must be +1 or -1")
     if steps < 1 or batch < 1:
         raise ValueError(f"steps and batch must be at least 1, got {steps} and {batch}")
+    note_precision(str(images.dtype).removeprefix("torch."))
     run = _Run(model, learning_rate, ridge, batch, seed, checkpoint or next_checkpoint())
     with torch.no_grad():
         run.train(images.transpose(1, 2), labels.to(images), steps, sorted(measure_at), look_ahead, measure)
@@ -105,7 +104,7 @@ class _Run:
         self.order, self.at, self.seen, self.within, self.clean, self.reach = None, 0, 0, 0, True, 1
         self.indices: dict[tuple, Tensor] = {}
         self.saved = time.monotonic()
-        if path is not None and path.exists():
+        if path is not None:
             self._load()
 
     def train(self, images: Tensor, labels: Tensor, steps: int, due: list[int], look_ahead: bool, measure) -> None:
@@ -129,7 +128,11 @@ class _Run:
             if self.step in due:
                 self.record(measure)
             if self.path is not None and time.monotonic() - self.saved > _CHECKPOINT_SECONDS:
-                self.save()
+                try:
+                    self.save()
+                except OSError as error:  # the training is worth more than its checkpoint
+                    warnings.warn(f"no checkpoint: {error.strerror}; the training goes on", stacklevel=2)
+                self.saved = time.monotonic()
 
     def skip(self, images: Tensor, labels: Tensor, room: int) -> None:
         """Go as many epochs ahead as stay quiet, but not over ``room`` steps; twice as far as the last time at most."""
@@ -230,20 +233,19 @@ class _Run:
         self.seen = self.within = 0
 
     def save(self) -> None:
-        """One file: tensors as safetensors, the rest as JSON in its header."""
+        """Everything that the next step depends on."""
         names = ("step", "epoch", "history", "interpolated", "at", "seen", "within", "clean", "reach")
-        plain = {name: getattr(self, name) for name in names}
-        tensors = {f"model.{name}": value.detach() for name, value in self.model.state_dict().items()}
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors["generator"] = self.generator.get_state()
         if self.order is not None:
             tensors["order"] = self.order
-        atomic_write(self.path, save(tensors, metadata={"state": json.dumps(plain)}))
-        self.saved = time.monotonic()
+        save_checkpoint(self.path, tensors, {name: getattr(self, name) for name in names})
 
     def _load(self) -> None:
-        with safe_open(self.path, framework="pt") as file:
-            plain = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        found = load_checkpoint(self.path)
+        if found is None:
+            return
+        tensors, plain = found
         for name, value in plain.items():
             setattr(self, name, value)
         self.generator.set_state(tensors.pop("generator"))

@@ -11,6 +11,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from spatialkit import places
+from spatialkit.data.sets import TITLES
 from spatialkit.lab.provenance import describe
 from spatialkit.lab.store import atomic_write
 
@@ -28,14 +29,7 @@ __all__ = [
 ]
 
 GREY = "0.45"
-NAMES = {
-    "mnist": "MNIST",
-    "fashion_mnist": "Fashion-MNIST",
-    "cifar10": "CIFAR-10",
-    "cifar10_lossless": "CIFAR-10, lossless part",
-    "digits": "digits",
-    "photographs": "photographs",
-}
+NAMES = TITLES
 _RC = {
     "svg.fonttype": "none",
     "svg.hashsalt": "spatialkit",

@@ -1,7 +1,8 @@
 """Training: the one loop that every experiment uses."""
 
-import json
+import contextlib
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,12 +10,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from spatialkit.lab.context import next_checkpoint
-from spatialkit.lab.store import atomic_write
+from spatialkit.lab.checkpoints import load_checkpoint, save_checkpoint
+from spatialkit.lab.context import next_checkpoint, note_precision
 
 __all__ = ["device_of", "error_rate", "fit", "one_cycle", "predict", "standardise"]
 
@@ -71,14 +70,15 @@ def fit(
     """Train a model in place; the images stay on the device throughout.
 
     Inside a run of the lab, the state is saved every 20 seconds at the end of an epoch, and a
-    run that was killed resumes from there to the same bits (on a CPU with one thread).
+    run that was killed resumes from there to the same bits (on a CPU with one thread). Dropout draws
+    from torch's own generator, which is seeded here and given back as it was.
 
     Args:
         model: Any network; it is moved to the device.
         images: N x C x H x W, floats.
         labels: What ``loss`` takes beside the outputs; class indices, N.
         epochs: Passes over the images; every image once per pass, in a new order.
-        seed: Seed of the order and of ``augment``.
+        seed: Seed of the order, of ``augment`` and of dropout.
         batch: Images per step; the last batch of an epoch may be smaller.
         optimizer: Parameters -> torch optimiser.
         schedule: Optimiser and total number of steps -> torch scheduler, stepped every batch.
@@ -106,21 +106,35 @@ def fit(
     images = images.to(place).contiguous(memory_format=torch.channels_last)
     labels = labels.to(place)
     per_epoch = -(-len(images) // batch)
-    run = _Run(model, optimizer, schedule, seed, per_epoch * epochs, checkpoint or next_checkpoint())
     due = set(measure_at if measure_at is not None else range(per_epoch, per_epoch * epochs + 1, per_epoch))
-    if run.step == 0 and 0 in due:
-        run.record(0.0, measure)
-    while run.step < per_epoch * epochs:
-        order = torch.randperm(len(images), generator=run.generator).to(place)
-        for chosen in order.split(batch):
-            x, y = images[chosen], labels[chosen]
-            if augment is not None:
-                x = augment(x, run.generator)
-            run.advance(loss(model(x), y))
-            if run.step in due:
-                run.record(run.step / per_epoch, measure)
-        run.save_sometimes()
+    note_precision(getattr(model, "precision", "float32"))
+    with torch.random.fork_rng(), _safe_convolutions(model, place):
+        torch.manual_seed(seed)
+        run = _Run(model, optimizer, schedule, seed, per_epoch * epochs, checkpoint or next_checkpoint())
+        if run.step == 0 and 0 in due:
+            run.record(0.0, measure)
+        while run.step < per_epoch * epochs:
+            order = torch.randperm(len(images), generator=run.generator).to(place)
+            for chosen in order.split(batch):
+                x, y = images[chosen], labels[chosen]
+                if augment is not None:
+                    x = augment(x, run.generator)
+                run.advance(loss(model(x), y))
+                if run.step in due:
+                    run.record(run.step / per_epoch, measure)
+            run.save_sometimes()
     return pd.DataFrame(run.history)
+
+
+def _safe_convolutions(model: nn.Module, place: torch.device):
+    """Without oneDNN where its AVX2 kernels write past their memory (PyTorch 2.13: the program aborts, or worse).
+
+    That is the backward pass of 1 x 1 convolutions with a stride and fewer than 8 channels in, channels innermost.
+    """
+    strided = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and max(m.stride) > 1]
+    narrow = any(m.in_channels // m.groups < 8 for m in strided)
+    affected = narrow and place.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return torch.backends.mkldnn.flags(enabled=False) if affected else contextlib.nullcontext()
 
 
 class _Run:
@@ -134,7 +148,7 @@ class _Run:
         self.step, self.history = 0, []
         self.loss, self.n_losses = torch.zeros((), device=next(model.parameters()).device), 0
         self.saved = time.monotonic()
-        if path is not None and path.exists():
+        if path is not None:
             self._load()
         model.train()
 
@@ -164,12 +178,16 @@ class _Run:
 
     def save_sometimes(self) -> None:
         if self.path is not None and time.monotonic() - self.saved > _CHECKPOINT_SECONDS:
-            self.save()
+            try:
+                self.save()
+            except OSError as error:  # the training is worth more than its checkpoint
+                warnings.warn(f"no checkpoint: {error.strerror}; the training goes on", stacklevel=2)
             self.saved = time.monotonic()
 
     def save(self) -> None:
-        """One file: tensors as safetensors, the rest as JSON in its header. Never pickle."""
+        """Everything that the next step depends on."""
         tensors: dict[str, Tensor] = {"generator": self.generator.get_state(), "loss": self.loss}
+        tensors |= {f"global {place}": state for place, state in _global_generators(self.loss.device).items()}
         layout = _flatten({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}, tensors)
         plain = {
             "layout": layout,
@@ -178,21 +196,31 @@ class _Run:
             "history": self.history,
             "n_losses": self.n_losses,
         }
-        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        atomic_write(self.path, save(tensors, metadata={"state": json.dumps(plain)}))
+        save_checkpoint(self.path, tensors, plain)
 
     def _load(self) -> None:
-        with safe_open(self.path, framework="pt") as file:
-            plain = json.loads(file.metadata()["state"])
-            tensors = {name: _channels_last(file.get_tensor(name)) for name in file.keys()}
+        found = load_checkpoint(self.path)
+        if found is None:
+            return
+        plain = found[1]
+        tensors = {name: _channels_last(value) for name, value in found[0].items()}
         state = _unflatten(plain["layout"], tensors)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule:
             self.schedule.load_state_dict(plain["schedule"])
         self.generator.set_state(tensors["generator"])
+        torch.set_rng_state(tensors["global cpu"])
+        if "global cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["global cuda"], self.loss.device)
         self.loss.copy_(tensors["loss"])
         self.step, self.history, self.n_losses = plain["step"], plain["history"], plain["n_losses"]
+
+
+def _global_generators(device: torch.device) -> dict[str, Tensor]:
+    """States of the generators that dropout draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
 def _flatten(value, tensors: dict[str, Tensor]):

@@ -11,14 +11,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 from filelock import FileLock
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from spatialkit import places
+from spatialkit.lab.checkpoints import load_checkpoint, save_checkpoint
+from spatialkit.lab.context import note_precision
 from spatialkit.lab.fingerprint import fingerprint_of_module
+from spatialkit.lab.ledger import same_module
 from spatialkit.lab.provenance import now
-from spatialkit.lab.store import atomic_write, canonical
+from spatialkit.lab.store import canonical
 from spatialkit.models import build
 from spatialkit.problems.problem import Problem
 from spatialkit.train import device_of, fit, one_cycle
@@ -91,9 +92,9 @@ def trained(
     """A network of the zoo, trained; read from its checkpoint if there is one, else trained now and kept.
 
     ``trained("vgg11_bn", classification("cifar10"), epochs=25).model`` is all that is needed. A checkpoint belongs to
-    its arguments, the data and the code that made it: change one and another network is trained (``FRESH=1`` trains it
-    anew as well). A training that was
-    killed goes on from where it was (`spatialkit.train.fit`). On a GPU it runs in bfloat16 where autocast does.
+    its arguments and data: change one and another network is trained. Code that was not found equal to the one that
+    made it (`spatialkit.lab.ledger`) and ``FRESH=1`` train it anew. A training that was killed goes on from where it
+    was (`spatialkit.train.fit`). On a GPU it runs in bfloat16 where autocast does.
 
     Args:
         name: One of `spatialkit.models.ARCHITECTURES`.
@@ -122,31 +123,48 @@ def trained(
     given |= {"epochs": epochs, "batch": batch, "seed": seed}
     model = build(name, problem.train[0].shape[1:], problem.outputs, width=width, seed=seed)
     model.to(memory_format=torch.channels_last)  # before and after a reload alike: the same sums round alike
+    code = {__name__: fingerprint_of_module(__name__), **problem.code}
     path = _path({name: canonical(value) for name, value in given.items()}, problem)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        if not path.exists() or _note(path)["date"] < os.environ.get("SPATIALKIT_FRESH", ""):
+        kept = _kept(path, code)
+        if kept is None:
             options = RECIPES[recipe].options(name, rate)
-            _train(model, problem, path, epochs=epochs, batch=batch, seed=seed, **options)
-    model.load_state_dict(_tensors(path))
-    return Trained(model.cpu().eval(), pd.DataFrame(json.loads(_note(path)["history"])))
+            _train(model, problem, path, code, epochs=epochs, batch=batch, seed=seed, **options)
+            kept = load_checkpoint(path)
+    tensors, note = kept
+    model.load_state_dict(tensors)
+    note_precision(note["precision"])
+    return Trained(model.cpu().eval(), pd.DataFrame(json.loads(note["history"])))
 
 
 def _path(given: dict, problem: Problem) -> Path:
-    text = json.dumps([given, problem.key, fingerprint_of_module(__name__)], sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([given, problem.key], sort_keys=True).encode()).hexdigest()[:16]
     return places.out() / "checkpoints" / "networks" / f"{given['name']}-{digest}.safetensors"
 
 
-def _train(model: nn.Module, problem: Problem, path: Path, **options) -> None:
+def _kept(path: Path, code: dict[str, str]) -> tuple[dict[str, Tensor], dict] | None:
+    """What is kept there, if present code or code that was found equal made it, and no fresh one is wanted."""
+    found = load_checkpoint(path)
+    if found is None or found[1]["date"] < os.environ.get("SPATIALKIT_FRESH", ""):
+        return None
+    made = found[1]["code"]
+    return found if all(same_module(name, made.get(name, ""), now) for name, now in code.items()) else None
+
+
+def _train(model: nn.Module, problem: Problem, path: Path, code: dict[str, str], **options) -> None:
     """Train, keep the weights of the best epoch, write the checkpoint."""
     device = device_of().type
-    best, state = path.with_suffix(".best"), path.with_suffix(f".training-{device}")
+    whose = json.dumps([code, os.environ.get("SPATIALKIT_FRESH", "")], sort_keys=True)
+    owner = hashlib.sha256(whose.encode()).hexdigest()[:8]
+    best, state = (path.with_suffix(f".{kind}-{device}-{owner}") for kind in ("best", "training"))
+    _remove_others(path, best, state)
 
     def measure(_) -> dict:
         row = {"validation error": problem.error(model, "validation"), "test error": problem.error(model, "test")}
-        if not best.exists() or row["validation error"] < float(_note(best)["error"]):
-            _write(best, model, error=str(row["validation error"]))
+        found = load_checkpoint(best)
+        if found is None or row["validation error"] < found[1]["error"]:
+            save_checkpoint(best, model.state_dict(), {"error": row["validation error"]})
         return row
 
     def augment(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -164,14 +182,24 @@ def _train(model: nn.Module, problem: Problem, path: Path, **options) -> None:
             checkpoint=state,
             **options,
         )
-    model.load_state_dict(_tensors(best))
-    _write(path, model, history=history.to_json(orient="records", double_precision=15), date=now())
+    note = {"history": history.to_json(orient="records", double_precision=15), "date": now(), "code": code}
+    note["precision"] = "bfloat16" if device == "cuda" else "float32"
+    save_checkpoint(path, load_checkpoint(best)[0], note)
     for done in (best, state):
         done.unlink(missing_ok=True)
 
 
+def _remove_others(path: Path, *own: Path) -> None:
+    """What other code left of an interrupted training."""
+    for other in path.parent.glob(f"{path.stem}.*"):
+        if other.suffix.startswith((".best", ".training")) and other not in own:
+            other.unlink(missing_ok=True)
+
+
 class _InHalfPrecision(nn.Module):
     """A network whose forward pass runs in bfloat16 where that is safe, and whose outputs are float32."""
+
+    precision = "bfloat16"
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -180,18 +208,3 @@ class _InHalfPrecision(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16):
             return self.model(images).float()
-
-
-def _write(path: Path, model: nn.Module, **note: str) -> None:
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    atomic_write(path, save(tensors, metadata=note))
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}
-
-
-def _note(path: Path) -> dict[str, str]:
-    with safe_open(path, framework="pt") as file:
-        return file.metadata()

@@ -197,7 +197,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
                 with pytest.raises(KeyboardInterrupt):
                     ask()
                 left = files(tmp_path / str(at) / "checkpoints" / "networks")
-                assert {each.rsplit(".", 1)[1] for each in left} >= {"best", "training-cpu"}
+                assert {each.split(".")[1].split("-")[0] for each in left} >= {"best", "training"}
                 torch.manual_seed(99)
                 state = torch.get_rng_state()
             networks.append(ask())

@@ -16,11 +16,13 @@ from spatialkit.data.scale_detection import (
     two_points,
 )
 from spatialkit.data.seen import watch
+from spatialkit.data.sets import TITLES
 from spatialkit.data.swap import block_swap, pad_to_multiple
 
 __all__ = [
     "NAMES",
     "POSE",
+    "TITLES",
     "DataMissing",
     "Dataset",
     "GaussianSum",

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from spatialkit.data import embedded, fetch, files
-from spatialkit.data.files import Content
 from spatialkit.data.seen import note
+from spatialkit.data.sets import SETS, Copy
 
 __all__ = ["NAMES", "Dataset", "available", "load", "photographs"]
 
@@ -33,87 +33,14 @@ class Dataset:
     split: str
     copy: str  # which copy this is, in short words: the original, a re-encode, a part
     sha256: str  # of the files of this split laid end to end, uncompressed; of the pixels of an embedded set
+    content: str  # SHA-256 of the tensors below and above: what the reader made of the files
     index: Tensor = field(repr=False)  # (N,), int64: place of each image in the original split
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-@dataclass(frozen=True)
-class _Copy:
-    """One way in which a data set is stored: what to call it, its files, how to read them."""
-
-    words: str
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    read: Callable[[Sequence[bytes], str], Content]
-    source: str = ""  # torchvision's class that downloads this copy; none by default
-
-    def files(self, split: str) -> tuple[str, ...]:
-        return self.train if split == "train" else self.test
-
-
-def _idx_copy(folder: str) -> _Copy:
-    train, test = (
-        tuple(f"{folder}/raw/{part}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1"))
-        for part in ("train", "t10k")
-    )
-    return _Copy("original files", train, test, files.read_idx, source=folder)
-
-
-_BATCHES, _100 = "cifar-10-batches-py/", "cifar-100-python/"
-_COPIES = {  # in order of preference
-    "mnist": (_idx_copy("MNIST"),),
-    "fashion_mnist": (_idx_copy("FashionMNIST"),),
-    "cifar10": (
-        _Copy(
-            "original files",
-            tuple(f"{_BATCHES}data_batch_{i}" for i in range(1, 6)),
-            (_BATCHES + "test_batch",),
-            files.read_batches,
-            source="CIFAR10",
-        ),
-        _Copy("JPEG re-encode, quality 75", ("cifar10_jpeg.npz",), ("cifar10_jpeg.npz",), files.read_jpeg),
-    ),
-    "cifar100": (
-        _Copy(
-            "original files",
-            (_100 + "train", _100 + "meta"),
-            (_100 + "test", _100 + "meta"),
-            files.read_batches,
-            source="CIFAR100",
-        ),
-    ),
-    "cifar10_lossless": (
-        _Copy(
-            "lossless part",
-            ("cifar10_lossless_4000.npz",),
-            ("cifar10_lossless_test_1000.npz",),
-            files.read_npz,
-        ),
-        _Copy(
-            "first images of the original files",
-            (_BATCHES + "data_batch_1",),
-            (_BATCHES + "test_batch",),
-            files.read_batches,
-            source="CIFAR10",
-        ),
-    ),
-}
-_EMBEDDED = {"digits": embedded.read_digits, "photographs": embedded.read_crops}
-_KEEP = {("cifar10_lossless", "train"): 4000, ("cifar10_lossless", "test"): 1000}  # else all images
-_CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
-_FASHION = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
-_CLASSES = {
-    "mnist": tuple("0123456789"),
-    "fashion_mnist": tuple(_FASHION.split(",")),
-    "cifar10": tuple(_CIFAR10.split()),
-    "cifar10_lossless": tuple(_CIFAR10.split()),
-    "digits": tuple("0123456789"),
-    "photographs": embedded.PHOTOGRAPHS,
-}
-
-NAMES = (*_COPIES, *_EMBEDDED)
+NAMES = tuple(SETS)
 
 
 def load(name: str, split: str = "train", root: str | os.PathLike | None = None) -> Dataset:
@@ -138,7 +65,7 @@ def load(name: str, split: str = "train", root: str | os.PathLike | None = None)
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     with _one_at_a_time:  # threads that ask together share one copy
         dataset = _load(name, split, fetch.folders(root))
-    note(f"{name}/{split}", dataset.copy, dataset.sha256)
+    note(f"{name}/{split}", dataset.copy, dataset.sha256, dataset.content)
     return dataset
 
 
@@ -152,20 +79,21 @@ def available(name: str, root: str | os.PathLike | None = None) -> str:
         ValueError: If there is no such set.
     """
     _check(name)
-    if name in _EMBEDDED:
+    if SETS[name].embedded:
         return "here"
     try:
         if all(_locate(name, split, fetch.folders(root)) for split in ("train", "test")):
             return "here"
     except ValueError:  # incomplete: load says which files lack
         return "missing"
-    return "downloadable" if fetch.reachable(fetch.URLS[_downloaded(name).source]) else "missing"
+    return "downloadable" if fetch.reachable(_downloaded(name).url) else "missing"
 
 
 def photographs() -> dict[str, Tensor]:
     """The two whole photographs embedded in scikit-learn, each ``(3, H, W)`` uint8, by name."""
     arrays = embedded.whole_photographs()
-    note("photographs/whole", embedded.WORDS, _sha256([array.data for array in arrays]))
+    digest = _sha256([array.data for array in arrays])
+    note("photographs/whole", embedded.WORDS, digest, digest)
     return {name: _tensor(array) for name, array in zip(embedded.PHOTOGRAPHS, arrays, strict=True)}
 
 
@@ -182,19 +110,21 @@ def _check(name: str) -> None:
 @functools.cache
 def _load(name: str, split: str, folders: tuple[Path, ...]) -> Dataset:
     """``load`` without its checks of the arguments; remembers what it returned."""
-    if name in _EMBEDDED:
-        content, sha256 = _EMBEDDED[name](split)
+    known = SETS[name]
+    if known.embedded:
+        content, sha256 = known.embedded(split)
         copy = embedded.WORDS
     else:
         folder, stored = _locate(name, split, folders) or _fetched(name, split, folders)
-        contents = [files.read_checked(folder, file) for file in stored.files(split)]
+        contents = [files.read_checked(folder, file, published) for file, published in stored.files(split).items()]
         content, copy = stored.read(contents, split), stored.words
         sha256 = _sha256(contents)
     places = np.arange(len(content.labels)) if content.index is None else content.index
-    first = slice(_KEEP.get((name, split)))
+    first = slice(known.keep.get(split))
     images, labels, index = (_tensor(part[first]) for part in (content.images, content.labels, places))
-    classes = content.classes or _CLASSES[name]
-    return Dataset(images, labels.long(), classes, name, split, copy, sha256, index.long())
+    labels, index, classes = labels.long(), index.long(), content.classes or known.classes
+    digest = _sha256([part.numpy().data for part in (images, labels, index)])
+    return Dataset(images, labels, classes, name, split, copy, sha256, digest, index)
 
 
 def _tensor(array: np.ndarray) -> Tensor:
@@ -208,19 +138,19 @@ def _sha256(contents: Sequence[bytes | memoryview]) -> str:
     return digest.hexdigest()
 
 
-def _downloaded(name: str) -> _Copy:
+def _downloaded(name: str) -> Copy:
     """The copy that a download brings."""
-    return next(copy for copy in _COPIES[name] if copy.source)
+    return next(copy for copy in SETS[name].copies if copy.source)
 
 
-def _locate(name: str, split: str, folders: tuple[Path, ...]) -> tuple[Path, _Copy] | None:
+def _locate(name: str, split: str, folders: tuple[Path, ...]) -> tuple[Path, Copy] | None:
     """First folder, and best copy in it, with all files of the split; None if there is none.
 
     Raises:
         ValueError: If a copy is only partly there, unless in the cache folder, where a download mends it.
     """
     for folder in folders:
-        for copy in _COPIES[name]:
+        for copy in SETS[name].copies:
             lacking = [file for file in copy.files(split) if files.find(folder, file) is None]
             if not lacking:
                 return folder, copy
@@ -229,14 +159,14 @@ def _locate(name: str, split: str, folders: tuple[Path, ...]) -> tuple[Path, _Co
     return None
 
 
-def _fetched(name: str, split: str, folders: tuple[Path, ...]) -> tuple[Path, _Copy]:
+def _fetched(name: str, split: str, folders: tuple[Path, ...]) -> tuple[Path, Copy]:
     """Cache folder and copy after a download; DataMissing says both ways to get the data if there is none."""
     copy = _downloaded(name)
-    archive = copy.train[0].split("/")[0] + "/"
+    same = [other for known in SETS.values() for other in known.copies if other.source == copy.source]
     try:
-        fetch.download(copy.source, [file for file in files.SUMS if file.startswith(archive)])
+        fetch.download(copy.source, copy.url, sorted({file for c in same for file in (*c.train, *c.test)}))
     except fetch.DataMissing as error:
-        layouts = " or ".join(", ".join(c.files(split)) for c in _COPIES[name])
+        layouts = " or ".join(", ".join(c.files(split)) for c in SETS[name].copies)
         raise fetch.DataMissing(
             f"{name} ({split}) is not in {' or '.join(map(str, folders))}, "
             f"and cannot be downloaded: {error}. "

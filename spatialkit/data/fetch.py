@@ -16,17 +16,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-__all__ = ["URLS", "DataMissing", "cache_folder", "download", "folders", "kept", "reachable"]
-
-_AMAZON = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-_ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-_TORONTO = "https://www.cs.toronto.edu/~kriz/"
-URLS = {  # torchvision's class: what must answer before a download is begun
-    "MNIST": _AMAZON + "train-images-idx3-ubyte.gz",
-    "FashionMNIST": _ZALANDO + "train-images-idx3-ubyte.gz",
-    "CIFAR10": _TORONTO + "cifar-10-python.tar.gz",
-    "CIFAR100": _TORONTO + "cifar-100-python.tar.gz",
-}
+__all__ = ["DataMissing", "cache_folder", "download", "folders", "kept", "reachable"]
 
 
 class DataMissing(FileNotFoundError):
@@ -56,20 +46,21 @@ def reachable(url: str, timeout: float = 5.0) -> bool:
         return False
 
 
-def download(source: str, files: Sequence[str]) -> None:
+def download(source: str, url: str, files: Sequence[str]) -> None:
     """Bring ``files`` into the cache folder with torchvision, which checks the sums of its archives.
 
     Several processes may ask at once: one downloads, the others wait. Files appear complete or not at all.
 
     Args:
-        source: Name of torchvision's class, a key of ``URLS``.
+        source: Name of torchvision's class.
+        url: What must answer before the download is begun.
         files: What is wanted, relative to the cache folder.
 
     Raises:
         DataMissing: If there is no network, or the download fails; says why.
     """
-    if not reachable(URLS[source]):
-        raise DataMissing(f"{URLS[source]} does not answer, or SPATIALKIT_OFFLINE is set")
+    if not reachable(url):
+        raise DataMissing(f"{url} does not answer, or SPATIALKIT_OFFLINE is set")
     cache = cache_folder()
     part = cache / f"{source}.part"
     try:

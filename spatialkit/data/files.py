@@ -16,30 +16,7 @@ import numpy as np
 
 from spatialkit.data import fetch
 
-__all__ = ["SUMS", "Content", "find", "read_batches", "read_checked", "read_idx", "read_jpeg", "read_npz"]
-
-SUMS = {  # of the uncompressed content of each file, so that idx files may be stored with or without gzip
-    "MNIST/raw/train-images-idx3-ubyte": "md5:6bbc9ace898e44ae57da46a324031adb",
-    "MNIST/raw/train-labels-idx1-ubyte": "md5:a25bea736e30d166cdddb491f175f624",
-    "MNIST/raw/t10k-images-idx3-ubyte": "md5:2646ac647ad5339dbf082846283269ea",
-    "MNIST/raw/t10k-labels-idx1-ubyte": "md5:27ae3e4e09519cfbb04c329615203637",
-    "FashionMNIST/raw/train-images-idx3-ubyte": "md5:f4a8712d7a061bf5bd6d2ca38dc4d50a",
-    "FashionMNIST/raw/train-labels-idx1-ubyte": "md5:9018921c3c673c538a1fc5bad174d6f9",
-    "FashionMNIST/raw/t10k-images-idx3-ubyte": "md5:8181f5470baa50b63fa0f6fddb340f0a",
-    "FashionMNIST/raw/t10k-labels-idx1-ubyte": "md5:15d484375f8d13e6eb1aabb0c3f46965",
-    "cifar-10-batches-py/data_batch_1": "md5:c99cafc152244af753f735de768cd75f",
-    "cifar-10-batches-py/data_batch_2": "md5:d4bba439e000b95fd0a9bffe97cbabec",
-    "cifar-10-batches-py/data_batch_3": "md5:54ebc095f3ab1f0389bbae665268c751",
-    "cifar-10-batches-py/data_batch_4": "md5:634d18415352ddfa80567beed471001a",
-    "cifar-10-batches-py/data_batch_5": "md5:482c414d41f54cd18b22e5b47cb7c3cb",
-    "cifar-10-batches-py/test_batch": "md5:40351d587109b95175f43aff81a1287e",
-    "cifar-100-python/train": "md5:16019d7e3df5f24257cddd939b257f8d",
-    "cifar-100-python/test": "md5:f0ef6b0ae62326f3e7ffdfab6717acfc",
-    "cifar-100-python/meta": "md5:7973b15100ade9c7d40fb424638fde48",
-    "cifar10_jpeg.npz": "sha256:cb6fe2a3cddca4b8c088824be221ecf79ed3094e5cdb305051739bed11b7ad2c",
-    "cifar10_lossless_4000.npz": "sha256:02164c90d330f0883fd13ab95006ca503eadbdcd7ead7ca1eb4360c35bc1f4c0",
-    "cifar10_lossless_test_1000.npz": "sha256:91b99608be9bea14a42e11af27ef1ab45c74274975520d84e74074eaf299b6f3",
-}
+__all__ = ["Content", "find", "read_batches", "read_checked", "read_idx", "read_jpeg", "read_npz"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +35,13 @@ def find(folder: Path, file: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def read_checked(folder: Path, file: str) -> bytes:
+def read_checked(folder: Path, file: str, published: str) -> bytes:
     """Uncompressed content of ``file`` in ``folder``, after its sum was found to be the published one.
 
     Args:
         folder: Where to look.
-        file: A key of ``SUMS``; ``file.gz`` is read when ``file`` itself is not there.
+        file: Its name; ``file.gz`` is read when ``file`` itself is not there.
+        published: Algorithm and sum of the content, as in ``md5:6bbc9a...``.
 
     Raises:
         FileNotFoundError: If neither is there.
@@ -73,7 +51,7 @@ def read_checked(folder: Path, file: str) -> bytes:
     if path is None:
         raise FileNotFoundError(f"{file} is not in {folder}")
     packed = path.suffix == ".gz"
-    algorithm, expected = SUMS[file].split(":")
+    algorithm, expected = published.split(":")
     try:
         stored = path.read_bytes()
         content = gzip.decompress(stored) if packed else stored

@@ -57,7 +57,8 @@ def imagenet_images(n: int | None = None, folder: str | os.PathLike | None = Non
         content = read(name)
         digest.update(content)
         images[i] = _evaluated(name, content, size)
-    note("imagenet/images", copy, digest.hexdigest())
+    pixels = hashlib.sha256(images.numpy().data).hexdigest()
+    note("imagenet/images", copy, digest.hexdigest(), pixels)
     mean, deviation = (torch.tensor(moment).view(3, 1, 1) for moment in (_MEAN, _DEVIATION))
     return images.sub_(mean).div_(deviation)
 

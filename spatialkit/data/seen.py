@@ -15,7 +15,8 @@ _watches: ContextVar[tuple[dict[str, dict[str, str]], ...]] = ContextVar("_watch
 def watch() -> Iterator[dict[str, dict[str, str]]]:
     """A dict that notes what is loaded inside the ``with`` block, as it happens.
 
-    Its entries are ``"mnist/train": {"copy": ..., "sha256": first 16 digits}``. Watches may be nested: each
+    Its entries are ``"mnist/train": {"copy": ..., "sha256": ..., "content": ...}``, of both sums the first 16 digits:
+    that of the files, and that of the tensors that were made of them. Watches may be nested: each
     notes what is loaded inside it. A thread started inside has its own context and is not watched.
     """
     seen: dict[str, dict[str, str]] = {}
@@ -26,7 +27,7 @@ def watch() -> Iterator[dict[str, dict[str, str]]]:
         _watches.reset(token)
 
 
-def note(key: str, copy: str, sha256: str) -> None:
+def note(key: str, copy: str, sha256: str, content: str) -> None:
     """Tell every watch of this context what was loaded."""
     for seen in _watches.get():
-        seen[key] = {"copy": copy, "sha256": sha256[:16]}
+        seen[key] = {"copy": copy, "sha256": sha256[:16], "content": content[:16]}

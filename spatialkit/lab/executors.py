@@ -13,7 +13,7 @@ import time
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 
 import torch
-from loky import ProcessPoolExecutor
+from loky import ProcessPoolExecutor, cpu_count
 
 __all__ = ["Processes", "Serial", "default"]
 
@@ -98,9 +98,9 @@ def _end_with(parent: int) -> None:
 def default(runs: int) -> Serial | Processes:
     """An executor for so many runs: SPATIALKIT_JOBS processes, by default one per usable core.
 
-    One process on a machine with a GPU, whose memory and time several would only share.
+    One process on a machine with a GPU, whose memory and time several would only share. A run uses one thread wherever
+    it takes place, so that its bits do not depend on how many others are missing.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = int(os.environ.get("SPATIALKIT_JOBS") or (1 if torch.cuda.is_available() else cores))
+    jobs = int(os.environ.get("SPATIALKIT_JOBS") or (1 if torch.cuda.is_available() else cpu_count()))
     count = min(jobs, runs)
     return Processes(count) if count > 1 else Serial()

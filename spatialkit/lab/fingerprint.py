@@ -1,24 +1,33 @@
 """Fingerprints: which code made a number, whatever its comments say.
 
-The fingerprint of a task covers the task itself, the notebook's own functions that it calls,
-and every module of the package that it reaches, directly or through another one. It does not
-cover the lab and the plots, which move numbers around but do not make them.
+The fingerprint of a task covers the task itself, the functions and classes of its notebook that it reaches, and every
+module of the package that it reaches, through whatever: imports anywhere, decorators, base classes, defaults, partial
+functions, tables that another module re-exports. It does not cover the lab, the plots and the claims, which move
+numbers around but do not make them; nor the readers of data, which count by the checksum of the tensors that they
+return (pinned by a test), so that a new data set changes nothing for the others.
 """
 
 import ast
-import dis
 import functools
 import hashlib
+import importlib.util
 import inspect
 import linecache
 import sys
+import sysconfig
 import textwrap
-from collections.abc import Iterator
-from types import CodeType, FunctionType, ModuleType
+from collections.abc import Iterable
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, ModuleType
 
-__all__ = ["fingerprint", "fingerprint_of_module"]
+from spatialkit.lab.syntax import chains, global_names, imported, normal, outside_functions
 
-_UNCOUNTED = ("spatialkit.lab", "spatialkit.plot", "spatialkit.places", "spatialkit.claims")
+__all__ = ["fingerprint", "fingerprint_of_module", "modules_behind", "reached"]
+
+_UNCOUNTED = ("spatialkit.lab", "spatialkit.plot", "spatialkit.places", "spatialkit.claims", "spatialkit.scorecard",
+              "spatialkit.commands", "spatialkit._torchvision")  # fmt: skip
+_BY_CONTENT = tuple(f"spatialkit.data.{name}" for name in ("datasets", "embedded", "fetch", "files", "seen", "sets"))
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
 def fingerprint(function: FunctionType) -> str:
@@ -27,16 +36,24 @@ def fingerprint(function: FunctionType) -> str:
     Comments, docstrings, type hints and layout do not count.
 
     Raises:
-        ValueError: If the function reads a variable of its notebook: a hidden input.
+        ValueError: If the function reads what no argument names and no code holds: a variable or an object of its
+            notebook, or a variable of an enclosing function.
     """
     parts: dict[str, str] = {}
     _add_function(function, parts)
     return _digest(parts)
 
 
+def reached(function: FunctionType) -> frozenset[str]:
+    """The modules of the package that the fingerprint of a function covers."""
+    parts: dict[str, str] = {}
+    _add_function(function, parts)
+    return frozenset(name for name in parts if name.startswith("spatialkit."))
+
+
 def fingerprint_of_module(name: str) -> str:
     """The same for a module of the package and all that it reaches."""
-    return _digest({needed: _module_source(needed) for needed in _modules_behind(name)})
+    return _digest({needed: _module_source(needed) for needed in modules_behind(name)})
 
 
 def _digest(parts: dict[str, str]) -> str:
@@ -44,142 +61,233 @@ def _digest(parts: dict[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _add_function(function: FunctionType, parts: dict[str, str]) -> None:
-    name = f"{function.__name__}()"
+# ---------------------------------------------------------------- the notebook's own code
+
+
+def _add_function(function, parts: dict[str, str]) -> None:
+    function = inspect.unwrap(function)
+    name = f"{function.__qualname__}()"
     if name in parts:
         return
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    tree.decorator_list = []
-    parts[name] = _normal(tree)
     if function.__closure__:
-        raise ValueError(f"{function.__name__} reads {function.__code__.co_freevars} of an enclosing function; pass it")
-    wanted = _global_names(function.__code__)
-    for used in _used(tree, {k: v for k, v in function.__globals__.items() if k in wanted}):
-        _add_object(used, function, parts)
-
-
-def _add_object(used, function: FunctionType, parts: dict[str, str]) -> None:
-    """Follow one thing that a function refers to."""
-    name, value = used
-    value = getattr(value, "function", value) if type(value).__name__ == "Task" else value
-    module = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-    if isinstance(value, FunctionType) and module == function.__module__:
-        _add_function(value, parts)
-    elif inspect.isclass(value) and module == function.__module__:
-        _add_class(value, parts)
-    elif isinstance(value, ModuleType) or callable(value):
-        for needed in _modules_behind(module or ""):
-            parts[needed] = _module_source(needed)
-    else:
         raise ValueError(
-            f"{function.__name__} reads the notebook's variable {name!r}: a hidden input. "
-            "Make it an argument, so that it becomes part of the run's key"
+            f"{function.__name__} reads {', '.join(function.__code__.co_freevars)} of an enclosing function; pass it "
+            "as an argument (and let decorators use functools.wraps)"
+        )
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    if isinstance(tree, ast.FunctionDef):
+        tree.decorator_list = [d for d in tree.decorator_list if not _makes_a_task(d, function.__globals__)]
+    parts[name] = normal(tree)
+    _add_defaults(function, parts)
+    names = global_names(function.__code__)
+    if isinstance(tree, ast.FunctionDef):
+        names |= {chain[0] for decorator in tree.decorator_list for chain in chains(decorator)}
+    _add_names(tree, names, function.__globals__, function, parts)
+
+
+def _makes_a_task(decorator: ast.expr, namespace: dict) -> bool:
+    """Whether a decorator is ``lab.task``, with arguments or without: how a run is named is no part of its code."""
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    chain = next(chains(called), [""])
+    value = namespace.get(chain[0])
+    for attribute in chain[1:]:
+        value = getattr(value, attribute, None)
+    return getattr(value, "__module__", "") == "spatialkit.lab.tasks"
+
+
+def _add_defaults(function: FunctionType, parts: dict[str, str]) -> None:
+    """Values of defaults, which were read when the function was defined: ``def h(n, k=K)``."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is not inspect.Parameter.empty:
+            where = f"{function.__qualname__}({name})"
+            _add_value(f"the default of {name}", parameter.default, function, parts, where)
+
+
+def _add_names(tree: ast.AST, wanted: set[str], space: dict, user, parts: dict[str, str]) -> None:
+    """Follow every thing of the notebook, and of imports inside the code, that a tree refers to."""
+    inside = {bound: (module, attribute) for bound, module, attribute in imported(tree, space.get("__package__") or "")}
+    for chain in chains(tree):
+        if chain[0] in inside:
+            _add_modules(_origins(*inside[chain[0]], chain[1:]), parts)
+        elif chain[0] in wanted and chain[0] in space:
+            _add_chain(chain, space[chain[0]], user, parts)
+
+
+def _add_chain(chain: list[str], value, user, parts: dict[str, str]) -> None:
+    """``data.load`` of a notebook that imported ``data`` is the function, not the package."""
+    if isinstance(value, ModuleType):
+        _add_modules(_origins(value.__name__, "", chain[1:]), parts)
+    else:
+        _add_value(chain[0], value, user, parts)
+
+
+def _add_value(name: str, value, user, parts: dict[str, str], where: str | None = None) -> None:
+    """Follow one thing that code refers to; refuse what is neither code nor, as a default, a plain value."""
+    value = value.function if type(value).__module__ == "spatialkit.lab.tasks" else value
+    module = getattr(value, "__module__", None) or ""
+    here = module == user.__module__
+    if isinstance(value, ModuleType):
+        _add_modules([value.__name__], parts)
+    elif isinstance(value, functools.partial):
+        for item in (value.func, *value.args, *value.keywords.values()):
+            _add_value(name, item, user, parts, where or f"partial {name}")
+        parts[where or f"partial {name}"] = repr((_shown(value.args), _shown(sorted(value.keywords.items()))))
+    elif inspect.isclass(value):
+        _add_class(value, parts) if here else _add_modules([module], parts)
+    elif isinstance(unwrapped := _unwrapped(value), FunctionType):
+        _add_function(value, parts) if here else _add_modules([unwrapped.__module__], parts)
+    elif (
+        isinstance(value, BuiltinFunctionType) or type(value).__name__ == "ufunc" or type(value).__module__ == "typing"
+    ):
+        pass  # of a library
+    elif where is not None and _is_plain(value):
+        parts[where] = repr(value)
+    else:
+        what = f"the notebook's {'object' if callable(value) else 'variable'} {name!r}" if where is None else name
+        raise ValueError(
+            f"{user.__name__} reads {what}: a hidden input. Make it an argument, so that it becomes part of the run's "
+            "key, and build objects inside the task"
         )
 
 
+def _unwrapped(value):
+    return inspect.unwrap(value) if callable(value) else value
+
+
+def _is_plain(value) -> bool:
+    return isinstance(value, _PLAIN) or (isinstance(value, list | tuple) and all(map(_is_plain, value)))
+
+
+def _shown(value):
+    """Values as they are, code by its name: its text counts elsewhere."""
+    if isinstance(value, list | tuple):
+        return [_shown(item) for item in value]
+    return value if _is_plain(value) else getattr(value, "__qualname__", type(value).__name__)
+
+
 def _add_class(cls: type, parts: dict[str, str]) -> None:
-    """A class of the notebook, found through the file of one of its methods, which ``inspect`` cannot do."""
-    if f"class {cls.__name__}" in parts:
+    """A class of the notebook, with its bases, found through the file of one of its methods."""
+    if f"class {cls.__qualname__}" in parts:
         return
-    methods = [value for value in vars(cls).values() if isinstance(value, FunctionType)]
-    if not methods:
-        raise ValueError(f"class {cls.__name__} has no method to find its code by; move it to the package")
-    tree = ast.parse("".join(linecache.getlines(methods[0].__code__.co_filename)))
-    named = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == cls.__name__]
-    parts[f"class {cls.__name__}"] = _normal(named[-1])
-    for method in methods:
-        wanted = _global_names(method.__code__) - {cls.__name__}
-        for used in _used(named[-1], {k: v for k, v in method.__globals__.items() if k in wanted}):
-            _add_object(used, method, parts)
+    tree = _tree_of_class(cls)
+    parts[f"class {cls.__qualname__}"] = normal(tree)
+    methods = [m for m in _methods(cls) if m.__code__.co_filename != "<string>"]  # not those that dataclass writes
+    wanted = outside_functions(tree).union(*(global_names(m.__code__) for m in methods)) - {cls.__name__}
+    space = next(m.__globals__ for m in methods if m.__module__ == cls.__module__)
+    _add_names(tree, wanted, space, cls, parts)
+
+
+def _methods(cls: type) -> list[FunctionType]:
+    """The functions behind the methods, properties, static and class methods of a class."""
+    behind = [getattr(v, "fget", None) or getattr(v, "__func__", None) or v for v in vars(cls).values()]
+    return [m for value in behind if isinstance(m := _unwrapped(value), FunctionType)]
+
+
+def _tree_of_class(cls: type) -> ast.ClassDef:
+    """``inspect`` cannot find a class that a notebook's cell defines; the files of its methods can."""
+    for file in sorted({method.__code__.co_filename for method in _methods(cls)}):
+        tree = ast.parse("".join(linecache.getlines(file)))
+        named = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == cls.__name__]
+        if named:
+            return named[-1]
+    raise ValueError(f"class {cls.__name__} has no method to find its code by; move it to the package")
+
+
+# ---------------------------------------------------------------- modules
+
+
+def _add_modules(names: Iterable[str], parts: dict[str, str]) -> None:
+    for name in names:
+        for needed in modules_behind(name):
+            parts[needed] = _module_source(needed)
 
 
 @functools.cache
-def _modules_behind(module: str) -> frozenset[str]:
-    """A module of the package and every other that it reaches; nothing for other libraries."""
+def modules_behind(module: str) -> frozenset[str]:
+    """A module of the package, or of one's own beside it, and every other that it reaches; none for libraries."""
     found: set[str] = set()
     todo = [module]
     while todo:
         name = todo.pop()
-        if name in found or not name.startswith("spatialkit.") or name.startswith(_UNCOUNTED):
+        if name in found or not _counts(name):
             continue
         found.add(name)
-        namespace = vars(sys.modules[name])
-        for _, value in _used(_module_tree(name), namespace):
-            todo.append(value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None) or "")
+        bound = _bound(name)
+        for chain in chains(_module_tree(name)):
+            if chain[0] in bound:
+                todo += _origins(*bound[chain[0]], chain[1:])
     return frozenset(found)
 
 
 @functools.cache
+def _bound(module: str) -> dict[str, tuple[str, str]]:
+    """Name -> (module, attribute) of what the imports of a module bind, those inside functions too."""
+    package = importlib.import_module(module).__package__ or ""
+    return {name: (origin, attribute) for name, origin, attribute in imported(_module_tree(module), package)}
+
+
+def _origins(module: str, attribute: str, rest: list[str]) -> list[str]:
+    """The modules that define what ``from module import attribute``, followed by ``.rest``, refers to."""
+    if not (_is_own(module) or module == "spatialkit"):
+        return []
+    chain = [attribute, *rest] if attribute else rest
+    while chain and _is_module(f"{module}.{chain[0]}"):
+        module, *chain = f"{module}.{chain[0]}", *chain[1:]
+    if not chain:
+        return [module]
+    bound = _bound(module)
+    if chain[0] in bound:
+        return _origins(*bound[chain[0]], chain[1:])
+    if chain[0] in _defined(module):
+        return [module]
+    lazily = getattr(importlib.import_module(module), chain[0], None)  # what a module brings when asked (PEP 562)
+    return [lazily.__name__ if isinstance(lazily, ModuleType) else getattr(lazily, "__module__", None) or module]
+
+
+@functools.cache
+def _defined(module: str) -> frozenset[str]:
+    """Names that a module's own statements bind, imports aside."""
+    stored = {n.id for n in ast.walk(_module_tree(module)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return frozenset(stored.union(n.name for n in _module_tree(module).body if hasattr(n, "name")))
+
+
+def _counts(module: str) -> bool:
+    named = lambda names: any(module == n or module.startswith(f"{n}.") for n in names)  # noqa: E731
+    return _is_own(module) and not named(_UNCOUNTED) and not named(_BY_CONTENT)
+
+
+@functools.cache
+def _is_own(module: str) -> bool:
+    """Whether a module is the package's, or a file beside the notebook: neither installed nor Python's own."""
+    if module == "spatialkit" or module.startswith("spatialkit."):
+        return module != "spatialkit"
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if module in ("", "__main__") or not file:
+        return False
+    return not any(Path(file).resolve().is_relative_to(place) for place in _installed())
+
+
+@functools.cache
+def _installed() -> tuple[Path, ...]:
+    paths = sysconfig.get_paths()
+    return tuple({Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+@functools.cache
+def _is_module(name: str) -> bool:
+    if name in sys.modules:
+        return True
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+@functools.cache
 def _module_tree(name: str) -> ast.Module:
-    return ast.parse(inspect.getsource(sys.modules[name]))
+    return ast.parse(inspect.getsource(importlib.import_module(name)))
 
 
 @functools.cache
 def _module_source(name: str) -> str:
-    return _normal(_module_tree(name))
-
-
-def _used(tree: ast.AST, namespace: dict) -> Iterator[tuple[str, object]]:
-    """Named things that a piece of code refers to: ``data.load`` is the function, not the package."""
-    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name | ast.Attribute) and id(node) not in inner:
-            chain = _dotted_name(node)
-            if chain and chain[0] in namespace:
-                yield _resolve(chain, namespace)
-
-
-def _dotted_name(node: ast.expr) -> list[str]:
-    """``a.b.c`` as its parts; none for an attribute of something else, as in ``a.b(x).c``, where ``a.b`` counts."""
-    if isinstance(node, ast.Name):
-        return [node.id]
-    before = _dotted_name(node.value) if isinstance(node, ast.Attribute) else []
-    return [*before, node.attr] if before else []
-
-
-def _resolve(chain: list[str], namespace: dict) -> tuple[str, object]:
-    """Follow a dotted name through the package's modules; a constant of a module stands for the module."""
-    value, name = namespace[chain[0]], chain[0]
-    for attribute in chain[1:]:
-        if not isinstance(value, ModuleType) or not value.__name__.startswith("spatialkit"):
-            break
-        inner = getattr(value, attribute, None)
-        if not isinstance(inner, ModuleType) and not callable(inner):
-            break
-        value, name = inner, attribute
-    return name, value
-
-
-def _global_names(code: CodeType) -> set[str]:
-    """Names that a function and the functions inside it read from the notebook."""
-    names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    return names.union(*(_global_names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
-
-
-def _normal(node) -> str:
-    """An abstract syntax tree as text, the same on every Python version, without docstrings and hints."""
-    if isinstance(node, list):
-        return "[" + ",".join(_normal(item) for item in node) + "]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = []
-    for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(value, list):
-            value = [s for s in value if not _is_text(s)]
-        if isinstance(node, ast.JoinedStr):  # Python 3.12 puts empty pieces into some f-strings
-            value = [piece for piece in value if not (isinstance(piece, ast.Constant) and piece.value == "")]
-        if value in (None, []) or name in (
-            "annotation",
-            "returns",
-            "type_comment",
-            "kind",
-            "ctx",
-            "type_params",
-        ):
-            continue
-        fields.append(f"{name}={_normal(value)}")
-    return f"{type(node).__name__}({','.join(fields)})"
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return normal(_module_tree(name))

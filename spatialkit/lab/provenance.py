@@ -3,15 +3,19 @@
 import datetime
 import functools
 import platform
+import re
 import subprocess
+from collections import Counter
 from importlib import metadata
+from pathlib import Path
 
 import pandas as pd
 import torch
 
 from spatialkit import places
+from spatialkit.lab import ledger
 
-__all__ = ["describe", "joined", "now", "of_machine", "of_session", "summary"]
+__all__ = ["code_behind", "describe", "joined", "now", "of_machine", "of_session", "processor", "summary"]
 
 
 def now() -> str:
@@ -24,12 +28,23 @@ def of_session(profile: str, code: str) -> dict:
     return {"profile": profile, "code": code, "commit": commit(), "date": now()}
 
 
-@functools.cache
 def of_machine() -> dict:
-    """What the process that runs knows: device and versions."""
+    """What the process that runs knows: device, processor, threads and versions."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     versions = {name: metadata.version(name) for name in ("torch", "numpy")}
-    return {"device": device, "python": platform.python_version(), **versions}
+    threads = torch.get_num_threads()
+    return {"device": device, **processor(), "threads": threads, "python": platform.python_version(), **versions}
+
+
+@functools.cache
+def processor() -> dict:
+    """Model of the processor, and the instruction set that torch uses: others round sums differently."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text("utf-8") if info.exists() else ""
+    named = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    matrix = " with AMX" if re.search(r"\bamx_bf16\b", text) else ""
+    model = named[1].strip() if named else platform.processor() or platform.machine()
+    return {"processor": model, "instructions": torch.backends.cpu.get_cpu_capability() + matrix}
 
 
 @functools.cache
@@ -47,19 +62,38 @@ def commit() -> str:
 
 
 def summary(records: list[dict], code: str) -> dict:
-    """What all records of a table have in common, and how many other code than ``code`` made."""
+    """What all records of a table have in common, and how the code that made them stands to ``code``.
+
+    "other code" counts runs that other code made; "equal code" lists the bridges (`spatialkit.lab.ledger`) over which
+    the present code was found to give the same.
+    """
     made = [record["made"] for record in records]
     copies = {f"{name.split('/')[0]} ({source['copy']})" for m in made for name, source in m["data"].items()}
     seeds = {record["config"]["seed"] for record in records if "seed" in record["config"]}
+    codes = Counter((record["task"], m["code"]) for record, m in zip(records, made, strict=True))
+    paths = {which: ledger.path(*which, code) for which in codes}
+    bridges = {bridge for path in paths.values() if path for bridge in path}
     return {
         "task": sorted({record["task"] for record in records}),
         "profile": sorted({m["profile"] for m in made}),
         "data": sorted(copies),
         "device": sorted({m["device"] for m in made}),
-        "other code": sum(m["code"] != code for m in made),
+        "other code": sum(n for which, n in codes.items() if paths[which] is None),
+        "equal code": sorted([bridge.task, bridge.old, bridge.equal, bridge.of, bridge.within] for bridge in bridges),
         "runs": len(records),
         "seeds": len(seeds),
     }
+
+
+def code_behind(made: dict) -> str:
+    """In words: "present", "equal by 9 of 9 reruns (within 1e-06)", or how many runs other code made."""
+    if made["other code"]:
+        return f"{made['other code']} of {made['runs']} runs by other code"
+    bridges = made["equal code"]
+    if not bridges:
+        return "present"
+    equal, of, within = (function(b[i] for b in bridges) for i, function in ((2, sum), (3, sum), (4, max)))
+    return f"equal by {equal} of {of} reruns" + (f" (within {within:.0e})" if within else "")
 
 
 def describe(table: pd.DataFrame) -> str:
@@ -86,6 +120,7 @@ def joined(*tables: pd.DataFrame) -> pd.DataFrame:
             made.append(table.attrs["made"])
     together = pd.concat(tables, ignore_index=True)
     lists = {key: sorted({item for m in made for item in m[key]}) for key in ("task", "profile", "data", "device")}
+    lists["equal code"] = sorted(map(list, {tuple(bridge) for m in made for bridge in m["equal code"]}))
     sums = {key: sum(m[key] for m in made) for key in ("other code", "runs")}
     together.attrs = {"made": lists | sums | {"seeds": max(m["seeds"] for m in made)}}
     return together

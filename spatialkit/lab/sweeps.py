@@ -12,7 +12,7 @@ from tqdm import tqdm
 from spatialkit import places
 from spatialkit.lab import executors, profiles, provenance
 from spatialkit.lab.fingerprint import fingerprint
-from spatialkit.lab.store import Store, key_of
+from spatialkit.lab.store import Store, writable
 from spatialkit.lab.tasks import Task, run
 
 __all__ = ["SweepError", "grid", "sweep"]
@@ -50,7 +50,7 @@ def sweep(task: Task, configs: Sequence[dict] | None = None, /, *, executor=None
         arguments, then what the task returned. ``lab.describe`` tells its provenance.
 
     Raises:
-        ValueError: If ``task`` is no task, or a configuration does not fit its arguments.
+        ValueError: If ``task`` is no task, a configuration does not fit its arguments, or results could not be kept.
         SweepError: If runs failed, after all others have finished.
     """
     if not isinstance(task, Task):
@@ -62,10 +62,10 @@ def sweep(task: Task, configs: Sequence[dict] | None = None, /, *, executor=None
         raise ValueError("nothing to sweep: an axis is empty")
     code = fingerprint(task.function)
     done = _finished(task)
-    missing = {key_of(task.version, c): c for c in wanted if key_of(task.version, c) not in done}
+    missing = {task.key(c): c for c in wanted if task.key(c) not in done}
     if missing:
         done.update(_run_all(task, list(missing.values()), code, executor))
-    return _table([done[key_of(task.version, c)] for c in wanted], code)
+    return _table(task, [done[task.key(c)] for c in wanted], code)
 
 
 def _finished(task: Task) -> dict[str, dict]:
@@ -81,11 +81,12 @@ def _finished(task: Task) -> dict[str, dict]:
 
 def _run_all(task: Task, configs: list[dict], code: str, executor) -> dict[str, dict]:
     """Run what is missing; every record is stored as it comes."""
+    writable(places.out() / "results")
     own = executor is None
     executor = executors.default(len(configs)) if own else executor
-    store = Store(places.out() / "results", task.name)
+    keeper = _Keeper(Store(places.out() / "results", task.name))
     made = provenance.of_session(profiles.current(), code)
-    records, failures = {}, []
+    failures = []
     try:
         for config, future in _as_finished(executor, task, configs, made):
             try:
@@ -94,14 +95,43 @@ def _run_all(task: Task, configs: list[dict], code: str, executor) -> dict[str, 
                 failures.append((config, error))
                 continue
             record["made"]["date"] = provenance.now()
-            store.add([record])
-            records[key_of(task.version, record["config"])] = record
+            keeper.keep(task.key(config), record)
+        keeper.end()
     finally:
         if own:
             executor.shutdown()
     if failures:
         raise SweepError(_report(task, failures, len(configs))) from failures[0][1]
-    return records
+    return keeper.records
+
+
+class _Keeper:
+    """Stores records as they come; what a full disk or a damaged file refuses is tried again with the next."""
+
+    def __init__(self, store: Store):
+        self.store, self.records, self._waiting = store, {}, []
+
+    def keep(self, key: str, record: dict) -> None:
+        self.records[key] = record
+        self._waiting.append(record)
+        try:
+            self.store.add(self._waiting)
+            self._waiting = []
+        except (OSError, ValueError):
+            pass  # somebody may free space or mend the file meanwhile
+
+    def end(self) -> None:
+        """Try once more.
+
+        Raises:
+            OSError: If the last records cannot be stored.
+            ValueError: If the file is damaged; they wait beside it.
+        """
+        if self._waiting:
+            try:
+                self.store.add(self._waiting)
+            except OSError as error:
+                raise OSError(error.errno, f"{len(self._waiting)} finished runs are lost: {error.strerror}") from error
 
 
 def _as_finished(executor, task: Task, configs: list[dict], made: dict) -> Iterable[tuple]:
@@ -129,8 +159,8 @@ def _report(task: Task, failures: list[tuple], total: int) -> str:
     return f"{len(failures)} of {total} runs of {task.name} failed; the first with {config}:\n{trace}"
 
 
-def _table(records: list[dict], code: str) -> pd.DataFrame:
-    rows = [{**record["config"], **row} for record in records for row in record["rows"]]
+def _table(task: Task, records: list[dict], code: str) -> pd.DataFrame:
+    rows = [{**task.filled(record["config"]), **row} for record in records for row in record["rows"]]
     table = pd.DataFrame(rows)
     table.attrs["made"] = provenance.summary(records, code)
     return table

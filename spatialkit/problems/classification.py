@@ -61,7 +61,8 @@ def classification(
     x, x_test = noised(x, noise, _OF_TRAINING + seed), noised(x_test, noise, 0)
     y = train.labels[chosen]
     return Problem(
-        key=json.dumps(["classification", arguments, train.sha256, test.sha256, fingerprint_of_module(__name__)]),
+        key=json.dumps(["classification", arguments, train.sha256, test.sha256]),
+        code={__name__: fingerprint_of_module(__name__)},
         train=(x[:n_train], y[:n_train]),
         validation=(x[n_train:], y[n_train:]),
         test=(x_test, test.labels[:n_test]),

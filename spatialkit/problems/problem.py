@@ -16,7 +16,8 @@ class Problem:
     """A task with its data.
 
     Attributes:
-        key: Names the problem for good: equal keys mean equal data, made by the same code.
+        key: Names the problem for good by its arguments and data.
+        code: Module -> fingerprint of what made it.
         train: Images, N x C x H x W floats, and labels, N.
         validation: The same for choices, such as the best epoch; never the test set.
         test: The same, for the number to report.
@@ -26,6 +27,7 @@ class Problem:
     """
 
     key: str
+    code: dict[str, str]
     train: tuple[Tensor, Tensor]
     validation: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]

@@ -43,13 +43,13 @@ def scale_task(
         choose by.
     """
     arguments = {name: canonical(value) for name, value in sorted(dict(locals()).items())}
-    key = json.dumps(["scale task", arguments, fingerprint_of_module(__name__)])
     n = n_train + n_validation
     drawn = data.scale_detection(task=task, size=size, xi=xi, gap=gap, n_train=n, n_test=n_test, seed=seed)
     factor = (size**2 / 2) ** 0.5 if brightness is None else brightness
     x, y = factor * drawn.train.images, drawn.train.labels
     return Problem(
-        key=key,
+        key=json.dumps(["scale task", arguments]),
+        code={__name__: fingerprint_of_module(__name__)},
         train=(x[:n_train], y[:n_train]),
         validation=(x[n_train:], y[n_train:]),
         test=(factor * drawn.test.images, drawn.test.labels),

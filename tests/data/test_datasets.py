@@ -1,6 +1,7 @@
 """Data sets: what they hold, that damage is found, that nothing is substituted or executed."""
 
 import concurrent.futures
+import dataclasses
 import functools
 import gzip
 import hashlib
@@ -22,6 +23,7 @@ from PIL import Image
 
 from spatialkit import data
 from spatialkit.data import fetch, files
+from spatialkit.data.sets import SETS
 
 RAW = "MNIST/raw"
 MNIST = {
@@ -81,6 +83,31 @@ def test_lossless_part_is_the_first_train_images(real):
     assert lossless.labels.bincount().tolist() == [396, 366, 420, 384, 422, 393, 414, 385, 407, 413]
 
 
+CONTENT = {  # of what the readers return: another sum means that committed records saw other data
+    ("mnist", "train", "original files"): "36ff05636c53c89d",
+    ("mnist", "test", "original files"): "2867e12bad6113c4",
+    ("fashion_mnist", "train", "original files"): "6d622863ac2c3a6c",
+    ("fashion_mnist", "test", "original files"): "8cfb46765774cf29",
+    ("cifar10", "train", "JPEG re-encode, quality 75"): "8a4596b881e3994a",
+    ("cifar10", "test", "JPEG re-encode, quality 75"): "58304909acef4d4b",
+    ("cifar10_lossless", "train", "lossless part"): "977a6cff38bc5187",
+    ("cifar10_lossless", "test", "lossless part"): "04300545f7e02450",
+    ("digits", "train", "embedded in scikit-learn"): "c1283f6c5b7854f7",
+    ("digits", "test", "embedded in scikit-learn"): "f3d20746d0dfb75b",
+    ("photographs", "train", "embedded in scikit-learn"): "48e67c40abdc7e71",
+    ("photographs", "test", "embedded in scikit-learn"): "5c7119219ec21233",
+}
+
+
+@pytest.mark.parametrize("name, split, copy", CONTENT)
+def test_readers_return_the_tensors_that_the_records_were_made_of(real, name, split, copy):
+    found = real(name, split)
+    if found.copy != copy:
+        pytest.skip(f"another copy of {name} is here: {found.copy}")
+    assert found.content[:16] == CONTENT[name, split, copy]
+    assert len(found.content) == 64
+
+
 # Embedded sets.
 
 
@@ -131,8 +158,9 @@ def put(monkeypatch):
             path = folder / (name + ".gz" * packed)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(gzip.compress(content) if packed else content)
-            algorithm = files.SUMS[name].split(":")[0]
-            monkeypatch.setitem(files.SUMS, name, f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")
+            for part in (p for s in SETS.values() for c in s.copies for p in (c.train, c.test) if name in p):
+                algorithm = part[name].split(":")[0]
+                monkeypatch.setitem(part, name, f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")
         return folder
 
     return put
@@ -402,6 +430,13 @@ def server(tmp_path, monkeypatch):
         server.shutdown()
 
 
+def answers_at(monkeypatch, name, url):
+    """Let the first copy of a data set be downloaded when this address answers."""
+    first, *others = SETS[name].copies
+    there = dataclasses.replace(first, url=url)
+    monkeypatch.setitem(SETS, name, dataclasses.replace(SETS[name], copies=(there, *others)))
+
+
 def test_mnist_comes_through_torchvision(put, cache, server, monkeypatch):
     from spatialkit._torchvision import torchvision
 
@@ -413,7 +448,7 @@ def test_mnist_comes_through_torchvision(put, cache, server, monkeypatch):
     ]
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [f"{url}/{RAW}/"])
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", sums)
-    monkeypatch.setitem(fetch.URLS, "MNIST", f"{url}/{RAW}/{sums[0][0]}")
+    answers_at(monkeypatch, "mnist", f"{url}/{RAW}/{sums[0][0]}")
     assert data.available("mnist") == "downloadable"
     assert data.load("mnist").images.equal(data.load("mnist", root=folder).images)
     assert all((cache / file).read_bytes() == content for file, content in contents.items())
@@ -430,7 +465,7 @@ def test_cifar_comes_through_torchvision_but_not_through_its_unpickling(put, cac
     monkeypatch.setattr(dataset, "url", f"{url}/{archive.name}")
     monkeypatch.setattr(dataset, "tgz_md5", hashlib.md5(archive.read_bytes()[not honest :]).hexdigest())
     monkeypatch.setattr(dataset, "__init__", None)  # reads the files with an open unpickler
-    monkeypatch.setitem(fetch.URLS, "CIFAR10", f"{url}/{archive.name}")
+    answers_at(monkeypatch, "cifar10", f"{url}/{archive.name}")
     if honest:
         assert data.load("cifar10").images.equal(data.load("cifar10", root=folder / "files").images)
     else:
@@ -456,7 +491,7 @@ def test_failed_download_leaves_nothing_behind(cache, network, monkeypatch):
 def test_many_that_download_at_once_download_once(cache, network):
     wanted = list(small_mnist()[0])
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: fetch.download("MNIST", wanted), range(8)))
+        list(pool.map(lambda _: fetch.download("MNIST", "", wanted), range(8)))
     assert network == ["MNIST"]
 
 
@@ -502,7 +537,11 @@ def test_watch_notes_what_is_loaded():
     data.load("photographs")
     assert set(outer) == {"digits/train", "digits/test"} and set(inner) == {"digits/test"}
     digits = data.load("digits")
-    assert outer["digits/train"] == {"copy": digits.copy, "sha256": digits.sha256[:16]}
+    assert outer["digits/train"] == {
+        "copy": digits.copy,
+        "sha256": digits.sha256[:16],
+        "content": digits.content[:16],
+    }
 
 
 def test_watch_does_not_see_other_threads():
@@ -522,12 +561,15 @@ def test_data_are_imported_without_torchvision():
 def test_sums_of_cifar_are_those_of_torchvision():
     from spatialkit._torchvision import torchvision
 
-    for dataset in (torchvision.datasets.CIFAR10, torchvision.datasets.CIFAR100):
+    datasets = torchvision.datasets
+    for dataset, name in ((datasets.CIFAR10, "cifar10"), (datasets.CIFAR100, "cifar100")):
+        copy = SETS[name].copies[0]
         for file, md5 in dataset.train_list + dataset.test_list:
-            assert files.SUMS[f"{dataset.base_folder}/{file}"] == f"md5:{md5}"
-        assert fetch.URLS[dataset.__name__] == dataset.url
-    for dataset in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST):
-        assert fetch.URLS[dataset.__name__] == dataset.mirrors[0] + dataset.resources[0][0]
+            assert (copy.train | copy.test)[f"{dataset.base_folder}/{file}"] == f"md5:{md5}"
+        assert (copy.source, copy.url) == (dataset.__name__, dataset.url)
+    for dataset, name in ((datasets.MNIST, "mnist"), (datasets.FashionMNIST, "fashion_mnist")):
+        copy = SETS[name].copies[0]
+        assert (copy.source, copy.url) == (dataset.__name__, dataset.mirrors[0] + dataset.resources[0][0])
 
 
 def test_torchvision_is_imported_after_a_failed_import_too():

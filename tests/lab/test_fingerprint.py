@@ -9,6 +9,9 @@ import pytest
 
 from spatialkit.lab import fingerprint as module
 from spatialkit.lab.fingerprint import fingerprint, fingerprint_of_module
+from spatialkit.lab.syntax import normal
+
+CACHED = [value for value in vars(module).values() if hasattr(value, "cache_clear")]
 
 
 def notebook(source):
@@ -50,11 +53,11 @@ def test_what_changes_the_code_counts(other):
 
 def test_empty_pieces_of_an_f_string_do_not_count():
     tree = ast.parse("f'{x}'", mode="eval")
-    plain = module._normal(tree)
+    plain = normal(tree)
     tree.body.values.append(ast.Constant(""))
-    assert module._normal(tree) == plain
+    assert normal(tree) == plain
     tree.body.values.append(ast.Constant("!"))
-    assert module._normal(tree) != plain
+    assert normal(tree) != plain
 
 
 def test_functions_and_classes_of_the_notebook_count_however_deep():
@@ -111,7 +114,7 @@ def test_a_change_in_a_module_counts_through_other_modules(monkeypatch):
             exec(text, vars(mod))
             mod.__file__ = f"<{mod.__name__}>"
             linecache.cache[mod.__file__] = (len(text), None, text.splitlines(keepends=True), mod.__file__)
-        for cached in (module._modules_behind, module._module_tree, module._module_source):
+        for cached in CACHED:
             cached.cache_clear()
         monkeypatch.setattr(module.inspect, "getsource", _source)
         marks.append(mark(code))
@@ -139,7 +142,7 @@ def mark_of_module(monkeypatch):
     """Fingerprint of ``spatialkit._first``, which calls ``spatialkit._second``, with these texts as their code."""
 
     def clear():
-        for cached in (module._modules_behind, module._module_tree, module._module_source):
+        for cached in CACHED:
             cached.cache_clear()
 
     def mark(first, second):
@@ -182,7 +185,7 @@ def test_what_a_module_does_not_use_does_not_count(mark_of_module):
 def test_trained_networks_are_marked_by_the_training_and_the_architectures():
     import spatialkit.trained
 
-    reached = module._modules_behind(spatialkit.trained.__name__)
+    reached = module.modules_behind(spatialkit.trained.__name__)
     assert {"spatialkit.train", "spatialkit.models.zoo", "spatialkit.problems.problem"} <= reached
     assert not any(name.startswith(("spatialkit.lab", "spatialkit.places")) for name in reached)
     assert fingerprint_of_module("spatialkit.trained") == fingerprint_of_module("spatialkit.trained")

@@ -14,9 +14,11 @@ import torch
 
 from spatialkit.lab.store import Store, atomic_write, canonical, key_of
 
+MADE = {"profile": "laptop", "code": "0" * 12, "commit": "unknown", "date": "2026", "data": {}, "device": "CPU"}
+
 
 def record(seed, value=1.0, version=1):
-    return {"task": "t", "version": version, "config": {"seed": seed}, "rows": [{"x": value}], "made": {}}
+    return {"task": "t", "version": version, "config": {"seed": seed}, "rows": [{"x": value}], "made": MADE}
 
 
 @pytest.mark.parametrize(
@@ -94,10 +96,10 @@ def test_two_writers_at_once_lose_nothing(tmp_path):
 def test_killed_while_writing_leaves_whole_lines(tmp_path):
     code = (
         "import sys, pathlib; from spatialkit.lab.store import Store\n"
-        "store = Store(pathlib.Path(sys.argv[1]), 't')\n"
+        f"store, made = Store(pathlib.Path(sys.argv[1]), 't'), {MADE}\n"
         "for seed in range(10**6):\n"
         "    rows = [{'x': 1.0}] * 2000\n"
-        "    store.add([{'task': 't', 'version': 1, 'config': {'seed': seed}, 'rows': rows, 'made': {}}])\n"
+        "    store.add([{'task': 't', 'version': 1, 'config': {'seed': seed}, 'rows': rows, 'made': made}])\n"
     )
     for _ in range(3):
         writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])

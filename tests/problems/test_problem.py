@@ -25,7 +25,7 @@ def problem(outputs, images, labels, **other):
     empty = torch.zeros(1, 1, 1, outputs), torch.zeros(1)
     parts = {"train": empty, "validation": empty, "test": empty} | other
     tensors = torch.tensor(images).reshape(-1, 1, 1, outputs), torch.tensor(labels)
-    return Problem(key="", outputs=outputs, loss=F.cross_entropy, **(parts | {"test": tensors}))
+    return Problem(key="", code={}, outputs=outputs, loss=F.cross_entropy, **(parts | {"test": tensors}))
 
 
 def test_with_several_outputs_the_largest_is_the_answer():
