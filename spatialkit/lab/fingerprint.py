@@ -130,7 +130,7 @@ def _add_value(name: str, value, user, parts: dict[str, str], where: str | None 
         _add_modules([value.__name__], parts)
     elif isinstance(value, functools.partial):
         for item in (value.func, *value.args, *value.keywords.values()):
-            _add_value(name, item, user, parts, where or f"partial {name}")
+            _add_value(f"a value of the partial {name}", item, user, parts, where or f"partial {name}")
         parts[where or f"partial {name}"] = repr((_shown(value.args), _shown(sorted(value.keywords.items()))))
     elif inspect.isclass(value):
         _add_class(value, parts) if here else _add_modules([module], parts)

@@ -190,3 +190,131 @@ def test_trained_networks_are_marked_by_the_training_and_the_architectures():
     assert not any(name.startswith(("spatialkit.lab", "spatialkit.places")) for name in reached)
     assert fingerprint_of_module("spatialkit.trained") == fingerprint_of_module("spatialkit.trained")
     assert fingerprint_of_module("spatialkit.trained") != fingerprint_of_module("spatialkit.train")
+
+
+# Whatever a task reaches counts, by whichever way it is reached.
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import functools\n@functools.cache\ndef g():\n    return {}\ndef f(x):\n    return g()\n",
+        "def g():\n    return {}\ndef deco(h):\n    import functools\n    @functools.wraps(h)\n    def w(x):\n"
+        "        return g() + h(x)\n    return w\n@deco\ndef f(x):\n    return x\n",
+        "class B:\n    def m(self):\n        return {}\nclass C(B):\n    def n(self):\n        return 0\n"
+        "def f(x):\n    return C().m()\n",
+        "def g():\n    return {}\nclass C:\n    k = g()\n    def n(self):\n        return self.k\n"
+        "def f(x):\n    return C().n()\n",
+        "import functools\ndef h(x, k):\n    return x + k\ng = functools.partial(h, k={})\n"
+        "def f(x):\n    return g(x)\n",
+        "import functools\ndef h(x, k):\n    return x + k + {}\ng = functools.partial(h, k=1)\n"
+        "def f(x):\n    return g(x)\n",
+        "K = {}\ndef h(n, k=K):\n    return n + k\ndef f(x):\n    return h(x)\n",
+        "K = {}\ndef h(n, *, k=K):\n    return n + k\ndef f(x):\n    return h(x)\n",
+        "def g():\n    return {}\ndef h(n, k=g):\n    return n + k()\ndef f(x):\n    return h(x)\n",
+        "class C:\n    @staticmethod\n    def s():\n        return {}\n    @property\n    def p(self):\n"
+        "        return 1\ndef f(x):\n    return C.s()\n",
+        "from dataclasses import dataclass\n@dataclass\nclass C:\n    a: int = {}\n    def m(self):\n"
+        "        return self.a\ndef f(x):\n    return C().m()\n",
+    ],
+    ids=["cached", "decorator", "base", "class attribute", "partial's value", "partial's function", "default",
+         "keyword default", "function as default", "static method", "dataclass"],
+)  # fmt: skip
+def test_a_change_is_seen_through(code):
+    assert mark(code.replace("{}", "1")) != mark(code.replace("{}", "2"))
+    assert mark(code.replace("{}", "1")) == mark(code.replace("{}", "1").replace("\ndef f", "\n# why\ndef f"))
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        ("from torch import nn\nmodel = nn.Linear(2, 2)\ndef f(x):\n    return model(x)\n", "object 'model'"),
+        ("class C:\n    def __call__(self):\n        return 1\nc = C()\ndef f(x):\n    return c()\n", "object 'c'"),
+        ("import numpy as np\nA = np.ones(3)\ndef f(x):\n    return A\n", "variable 'A'"),
+        ("class C:\n    def m(self):\n        return 1\ng = C().m\ndef f(x):\n    return g()\n", "object 'g'"),
+        ("import functools\nA = [object()]\ndef h(x, a):\n    return x\ng = functools.partial(h, a=A)\n"
+         "def f(x):\n    return g(x)\n", "a value of the partial g"),
+        ("import numpy as np\nA = np.ones(3)\ndef h(n, k=A):\n    return n\n"
+         "def f(x):\n    return h(x)\n", "default of k"),
+        ("A = 3\nclass C:\n    k = A\n    def m(self):\n        return 1\n"
+         "def f(x):\n    return C().m()\n", "variable 'A'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_code_is_refused(code, what):
+    with pytest.raises(ValueError, match=f"{what}: a hidden input"):
+        mark(code)
+
+
+def test_library_functions_and_types_are_no_hidden_inputs():
+    mark(
+        "from numpy import add\nfrom math import sqrt\nfrom torch import relu, Tensor\nfrom pathlib import Path\n"
+        "def f(x):\n    return add(sqrt(x), relu(Tensor(1))), Path, len\n"
+    )
+
+
+def parts_of(code):
+    parts = {}
+    module._add_function(notebook(code)["f"], parts)
+    return set(parts)
+
+
+def test_imports_inside_functions_count():
+    inside = parts_of("def f(x):\n    from spatialkit.deform import warp\n    return warp(x)\n")
+    aliased = parts_of("def f(x):\n    import spatialkit.deform as d\n    return d.warp(x)\n")
+    through = parts_of("def f(x):\n    from spatialkit import deform\n    return deform.warp(x)\n")
+    outside = parts_of("from spatialkit.deform import warp\ndef f(x):\n    return warp(x)\n")
+    assert "spatialkit.deform.warping" in inside
+    assert inside == outside == aliased == through
+
+
+def test_a_constant_counts_by_the_module_that_defines_it():
+    assert "spatialkit.models.zoo" in parts_of(
+        "from spatialkit import models\ndef f(x):\n    return models.ARCHITECTURES\n"
+    )
+
+
+def test_a_constant_that_another_module_imports_counts(mark_of_module):
+    first = "from spatialkit._second import TABLE\ndef g(x):\n    return TABLE[x]\n"
+    marks = {mark_of_module(first, f"TABLE = {{1: {n}}}\n") for n in (1, 2)}
+    assert len(marks) == 2
+
+
+def test_imports_inside_functions_of_the_package_count(mark_of_module):
+    first = "def g(x):\n    from spatialkit._second import h\n    return h(x)\n"
+    assert mark_of_module(first, SECOND) != mark_of_module(first, SECOND.replace("1", "2"))
+
+
+def test_readers_of_data_do_not_count_by_their_code():
+    reading = parts_of("from spatialkit import data\ndef f(x):\n    return data.load(x).images\n")
+    swapping = parts_of("from spatialkit import data\ndef f(x):\n    return data.block_swap(data.load(x).images)\n")
+    assert not any(name.startswith("spatialkit") for name in reading)
+    assert "spatialkit.data.swap" in swapping and "spatialkit.data.datasets" not in swapping
+
+
+def test_a_file_beside_the_notebook_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    marks = []
+    for number in (1, 2):
+        (tmp_path / "beside_the_notebook.py").write_text(f"def helper():\n    return {number}\n")
+        sys.modules.pop("beside_the_notebook", None)
+        linecache.clearcache()
+        for cached in CACHED:
+            cached.cache_clear()
+        marks.append(mark("from beside_the_notebook import helper\ndef f(x):\n    return helper()\n"))
+    sys.modules.pop("beside_the_notebook", None)
+    assert marks[0] != marks[1]
+
+
+def test_how_a_task_is_named_is_no_part_of_its_code():
+    body = "from spatialkit import lab\n{}def f(x):\n    return x + 1\n"
+    plain = fingerprint(notebook(body.format(""))["f"])
+    for above in ("@lab.task\n", "@lab.task(version=3)\n", "@lab.task(version=1, added={'x': 1})\n"):
+        assert fingerprint(notebook(body.format(above))["f"].function) == plain
+    cached = "import functools\nfrom spatialkit import lab\n@lab.task\n@functools.cache\ndef f(x):\n    return x + 1\n"
+    assert fingerprint(notebook(cached)["f"].function) != plain
+
+
+def test_a_wrapper_that_hides_its_function_is_refused():
+    code = "def deco(h):\n    def w(x):\n        return h(x)\n    return w\n@deco\ndef f(x):\n    return x\n"
+    with pytest.raises(ValueError, match=r"reads h of an enclosing function.*functools\.wraps"):
+        mark(code)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialkit.lab.store import Store, atomic_write, canonical, key_of
+from spatialkit.lab.store import Store, atomic_write, canonical, key_of, writable
 
 MADE = {"profile": "laptop", "code": "0" * 12, "commit": "unknown", "date": "2026", "data": {}, "device": "CPU"}
 
@@ -111,3 +111,89 @@ def test_killed_while_writing_leaves_whole_lines(tmp_path):
         for kept in Store(tmp_path, "t").read().values():
             assert len(kept["rows"]) == 2000
         (tmp_path / "t.jsonl").unlink()
+
+
+GOOD = json.dumps(record(0))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        GOOD.replace("1.0", "NaN"), GOOD.replace("1.0", "Infinity"), GOOD.replace("1.0", "1e999"),
+        GOOD.replace("1.0", '{"a": 1}'), GOOD.replace('"version": 1', '"version": "1"'),
+        GOOD.replace('"task": "t", ', ""), GOOD.replace('{"x": 1.0}', "3"), GOOD.replace('"laptop"', "7"),
+        GOOD.replace('"code": "000000000000"', '"code": null'), "[1, 2]", "3", "", "{}", "[" * 100_000,
+        GOOD.replace('"x": 1.0', '"x": 1.0, "x": 2.0'), GOOD.replace('"seed": 0', '"seed": 1e999'),
+    ],
+)  # fmt: skip
+def test_a_line_that_is_no_record_is_named_whatever_it_is(tmp_path, line):
+    store = Store(tmp_path, "t")
+    store.path.write_text(json.dumps(record(5)) + "\n" + line + "\n")
+    with pytest.raises(ValueError, match=r"t\.jsonl, line 2 is not a record \(.+\); restore the file with git"):
+        store.read()
+
+
+def test_bytes_that_are_no_text_and_repeated_runs_are_named(tmp_path):
+    store = Store(tmp_path, "t")
+    store.path.write_bytes(GOOD.encode() + b"\n" + GOOD.encode().replace(b"laptop", b"l\xff\xfe") + b"\n")
+    with pytest.raises(ValueError, match=r"line 2 is not a record .*utf-8"):
+        store.read()
+    store.path.write_text(f"{GOOD}\n{GOOD}\n")
+    with pytest.raises(ValueError, match=r"line 2 .*repeats the run of an earlier line"):
+        store.read()
+
+
+def test_what_is_no_record_is_not_written(tmp_path):
+    store = Store(tmp_path, "t")
+    store.add([record(0)])
+    before = store.path.read_bytes()
+    for bad in (record(1, value=float("nan")), record(1, value=float("inf")), {**record(1), "made": {}}):
+        with pytest.raises(ValueError):
+            store.add([bad])
+    assert store.path.read_bytes() == before
+
+
+def test_runs_that_finish_over_a_damaged_file_wait_beside_it_and_are_taken_in(tmp_path):
+    store = Store(tmp_path, "t")
+    store.add([record(0)])
+    whole = store.path.read_text()
+    store.path.write_text(whole[:-20])
+    for seed in (1, 2):
+        with pytest.raises(ValueError, match=r"line 1 is not a record.*The new runs wait in .*t\.jsonl\.waiting"):
+            store.add([record(seed)])
+    store.path.write_text(whole)
+    assert sorted(r["config"]["seed"] for r in store.read().values()) == [0, 1, 2]
+    store.add([record(3)])
+    assert len(store.read()) == 4 and not store.saved_apart.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t.jsonl", "t.lock"]
+
+
+def test_what_a_kill_left_half_written_goes_with_the_next_write(tmp_path):
+    path = tmp_path / "file"
+    code = (
+        "import os, pathlib, sys\nfrom spatialkit.lab import store\n"
+        "store.os.replace = lambda *_: os._exit(9)\nstore.atomic_write(pathlib.Path(sys.argv[1]), 'x' * 1000)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)])
+    left = [p.name for p in tmp_path.iterdir()]
+    assert len(left) == 1 and left[0].endswith(".part")
+    other = tmp_path / f".file.elsewhere-{os.getpid()}.x.part"  # of another machine: perhaps alive
+    other.touch()
+    living = tmp_path / left[0].replace(left[0].split("-")[-1].split(".")[0], str(os.getpid()))
+    living.touch()
+    atomic_write(path, "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["file", other.name, living.name])
+
+
+def test_a_failed_write_names_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match=r"cannot write .*results.t\.jsonl: No space left"):
+        Store(tmp_path / "results", "t").add([record(0)])
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_and_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"could not be kept in .*file.*set SPATIALKIT_OUT to a folder"):
+        writable(tmp_path / "file" / "results")
+    writable(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []

@@ -273,3 +273,140 @@ def test_runs_by_other_code_are_counted():
     table = lab.sweep(square, n=[1, 2])
     assert table.attrs["made"]["other code"] == 1
     assert lab.describe(table).endswith("2 runs, 1 of them made by other code")
+
+
+# Nothing finished is lost, and nothing is begun that could not be kept.
+
+
+def test_results_that_could_not_be_kept_are_found_before_any_run(log, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SPATIALKIT_OUT", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match="set SPATIALKIT_OUT to a folder that is"):
+        lab.sweep(square, n=[1], log=log)
+    assert not pathlib.Path(log).exists()
+
+
+def test_a_damaged_file_of_results_is_found_before_any_run(log):
+    lab.sweep(square, n=[1], log=log)
+    path = Store(places.out() / "results", "square").path
+    path.write_text(path.read_text().replace('"square": 1}', '"square": NaN}'))
+    with pytest.raises(ValueError, match=r"square\.jsonl, line 1 is not a record"):
+        lab.sweep(square, n=[1, 2], log=log)
+    assert runs(log) == [1]
+
+
+def test_what_a_full_disk_refused_is_stored_with_the_next(monkeypatch):
+    real, calls = Store.add, []
+
+    def full_at_first(self, records):
+        calls.append(len(records))
+        if len(calls) < 3:
+            raise OSError(28, "No space left on device")
+        real(self, records)
+
+    monkeypatch.setattr(Store, "add", full_at_first)
+    assert lab.sweep(square, n=range(4), executor=lab.Serial())["square"].tolist() == [0, 1, 4, 9]
+    assert calls == [1, 2, 3, 1]
+
+
+def test_a_disk_that_stays_full_is_an_error_that_says_what_is_lost(monkeypatch):
+    def full(self, records):
+        raise OSError(28, "cannot write x: No space left on device")
+
+    monkeypatch.setattr(Store, "add", full)
+    with pytest.raises(OSError, match="3 finished runs are lost: cannot write x"):
+        lab.sweep(square, n=range(3), executor=lab.Serial())
+
+
+@lab.task
+def threads_of(n):
+    import threadpoolctl
+
+    pools = max((pool["num_threads"] for pool in threadpoolctl.threadpool_info()), default=1)
+    return {"torch": torch.get_num_threads(), "pools": pools, "sum": float(torch.randn(10**5).double().sum() * 0 + n)}
+
+
+@pytest.mark.parametrize("executor", [lab.Serial, lambda: lab.Processes(1)])
+def test_a_run_uses_one_thread_wherever_it_takes_place(executor):
+    before = torch.get_num_threads()
+    table = lab.sweep(threads_of, n=[1], executor=executor())
+    assert table[["torch", "pools"]].values.tolist() == [[1, 1]]
+    assert torch.get_num_threads() == before
+    record = next(iter(Store(places.out() / "results", "threads_of").read().values()))
+    assert record["made"]["threads"] == 1
+
+
+def test_provenance_names_the_processor_and_the_precision_of_training():
+    lab.sweep(square, n=[1])
+    made = next(iter(Store(places.out() / "results", "square").read().values()))["made"]
+    assert made["processor"] and made["instructions"].startswith(torch.backends.cpu.get_cpu_capability())
+    assert made["precision"] is None
+
+    @lab.task
+    def fits(n):
+        from spatialkit.train import fit
+
+        fit(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), torch.ones(4, 1, 2, 2),
+            torch.tensor([0, 1, 0, 1]), epochs=1, seed=n)  # fmt: skip
+        return {"x": 1}
+
+    lab.sweep(fits, n=[1], executor=lab.Serial())
+    assert next(iter(Store(places.out() / "results", "fits").read().values()))["made"]["precision"] == "float32"
+
+
+# An argument that came later leaves old keys as they are.
+
+
+def versions(added):
+    def grown(n, precision="float32"):
+        return {"bits": 32 if precision == "float32" else 16}
+
+    def young(n):
+        return {"bits": 32}
+
+    young.__name__ = young.__qualname__ = "grown"
+    return lab.task(young), lab.task(grown, added=added)
+
+
+def test_an_added_argument_leaves_old_records_their_keys():
+    young, grown = versions({"precision": "float32"})
+    lab.sweep(young, n=[1, 2])
+    before = Store(places.out() / "results", "grown").read()
+    table = lab.sweep(grown, n=[1, 2])
+    assert list(table.columns) == ["n", "precision", "bits"] and set(table["precision"]) == {"float32"}
+    assert Store(places.out() / "results", "grown").read() == before
+    table = lab.sweep(grown, n=[1], precision=["float32", "bfloat16"])
+    assert table["bits"].tolist() == [32, 16]
+    assert len(Store(places.out() / "results", "grown").read()) == 3
+    assert lab.sweep(young, n=[1])["bits"].tolist() == [32]
+
+
+def test_an_added_argument_must_be_one():
+    with pytest.raises(ValueError, match="has no argument speed, which added names"):
+        versions({"speed": 1})
+
+
+# What a task returns.
+
+
+def test_a_task_that_returns_nothing_is_refused_when_it_is_made():
+    def nothing(n):
+        n + 1
+
+    with pytest.raises(ValueError, match="nothing returns nothing: a task returns a row"):
+        lab.task(nothing)
+
+
+@pytest.mark.parametrize(
+    ("result", "match"),
+    [(3.0, "got float"), (pd.DataFrame({"x": [1]}), r"got DataFrame; a DataFrame as \.to_dict"), ([1], "got list"),
+     (None, "got NoneType"), ({"x": [1, 2]}, "must hold a number or a string, got list")],
+)  # fmt: skip
+def test_a_result_that_is_no_row_is_named(result, match, monkeypatch):
+    @lab.task
+    def returns(n):
+        return sys.result
+
+    monkeypatch.setattr(sys, "result", result, raising=False)
+    with pytest.raises(lab.SweepError, match=match):
+        lab.sweep(returns, n=[1], executor=lab.Serial())
