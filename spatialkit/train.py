@@ -126,6 +126,7 @@ def fit(
     return pd.DataFrame(run.history)
 
 
+@contextlib.contextmanager
 def _safe_convolutions(model: nn.Module, place: torch.device):
     """Without oneDNN where its AVX2 kernels write past their memory (PyTorch 2.13: the program aborts, or worse).
 
@@ -134,7 +135,12 @@ def _safe_convolutions(model: nn.Module, place: torch.device):
     strided = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and max(m.stride) > 1]
     narrow = any(m.in_channels // m.groups < 8 for m in strided)
     affected = narrow and place.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
-    return torch.backends.mkldnn.flags(enabled=False) if affected else contextlib.nullcontext()
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.set_flags(before and not affected)
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(before)
 
 
 class _Run:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from spatialkit import train
 from spatialkit.models import PlainCNN
 from spatialkit.train import error_rate, fit, one_cycle, predict, standardise
 
@@ -138,10 +139,10 @@ print(table["bits"][0], table["history"][0])
 
 
 class BatchNormNet(nn.Sequential):
-    """A network with buffers, so that they are tested as well."""
+    """A network with buffers and dropout, so that they are tested as well."""
 
     def __init__(self):
-        super().__init__(nn.BatchNorm2d(1), network(), nn.Dropout(0.0))
+        super().__init__(nn.BatchNorm2d(1), nn.Dropout(0.2), network())
 
 
 @pytest.mark.parametrize(("optimizer", "schedule"), [("adam", "1"), ("sgd", "0")])
@@ -167,6 +168,74 @@ def test_killed_and_resumed_gives_the_same_bits(tmp_path, optimizer, schedule):
             assert done.stdout.count("\n") < 12  # it did not start from the beginning
         assert not list((tmp_path / f"out{kills}").glob("checkpoints/*/*"))
     assert results[0] == results[1]
+
+
+class Tied(nn.Sequential):
+    """Two layers of one weight: their tensors share memory."""
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.Linear(64, 2))
+        self[3].weight = self[1].weight
+
+
+def test_tensors_that_share_memory_are_saved_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "_CHECKPOINT_SECONDS", -1.0)
+    images, labels = torch.randn(64, 1, 8, 8), torch.arange(64) % 2
+    models, path = [], tmp_path / "x.safetensors"
+    for stop in (None, 2):
+        torch.manual_seed(0)
+        models.append(Tied())
+        seen = []
+
+        def measure(_, stop=stop, seen=seen):
+            seen.append(1)
+            if len(seen) == stop:
+                raise KeyboardInterrupt
+            return {}
+
+        path.unlink(missing_ok=True)
+        options = {"epochs": 4, "seed": 1, "checkpoint": path, "measure": measure}
+        if stop:
+            with pytest.raises(KeyboardInterrupt):
+                fit(models[-1], images, labels, **options)
+            torch.manual_seed(5)
+            models[-1] = Tied()
+        fit(models[-1], images, labels, **options)
+    assert torch.equal(bits(models[0]), bits(models[1]))
+    assert models[1][3].weight is models[1][1].weight
+
+
+def test_dropout_draws_from_the_seed_and_leaves_the_callers_generator_alone():
+    images, labels = problem()
+    networks = [nn.Sequential(nn.Dropout(0.5), network()) for _ in range(3)]
+    for model, seed, around in zip(networks, (1, 1, 2), (7, 8, 7), strict=True):
+        torch.manual_seed(around)
+        before = torch.get_rng_state()
+        fit(model, images, labels, epochs=1, seed=seed)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(bits(networks[0]), bits(networks[1]))
+    assert not torch.equal(bits(networks[0]), bits(networks[2]))
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "_CHECKPOINT_SECONDS", -1.0)
+    (tmp_path / "file").touch()
+    images, labels = problem()
+    with pytest.warns(UserWarning, match=r"no checkpoint: cannot write .*file.*; the training goes on"):
+        history = fit(network(), images, labels, epochs=2, seed=0, checkpoint=tmp_path / "file" / "x.safetensors")
+    assert len(history) == 2
+
+
+def test_narrow_strided_convolutions_train_where_onednn_would_end_the_program():
+    model = nn.Sequential(nn.Conv2d(4, 8, 1, 2), nn.Flatten(), nn.LazyLinear(2))
+    model(torch.zeros(1, 4, 32, 32))
+    fit(model, torch.randn(64, 4, 32, 32), torch.arange(64) % 2, epochs=8, seed=0, batch=16)
+    narrow, wide = nn.Conv2d(4, 8, 1, 2), nn.Conv2d(8, 8, 1, 2)
+    before = torch.backends.mkldnn.enabled
+    for module, off in ((narrow, torch.backends.cpu.get_cpu_capability() == "AVX2"), (wide, False)):
+        with train._safe_convolutions(module, torch.device("cpu")):
+            assert torch.backends.mkldnn.enabled == (before and not off)
+    assert torch.backends.mkldnn.enabled == before
 
 
 def test_standardise_uses_the_training_images_alone():

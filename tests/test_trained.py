@@ -309,3 +309,40 @@ def test_refuses_bad_input(problem, folder, arguments, match):
     with pytest.raises(ValueError, match=match):
         trained(**({"name": "lenet", "problem": problem} | SMALL | arguments))
     assert files(folder, "*.safetensors") == []
+
+
+# What counts when code changes.
+
+
+def test_a_network_made_by_other_code_is_trained_anew_unless_a_bridge_says_that_it_is_equal(
+    problem, folder, monkeypatch, no_training, tmp_path
+):
+    from spatialkit.lab import ledger
+    from spatialkit.lab.checkpoints import load_checkpoint, save_checkpoint
+
+    monkeypatch.setattr(ledger.places, "evidence", lambda: tmp_path)
+    first = trained("lenet", problem, **SMALL)
+    (path,) = folder.glob("*.safetensors")
+    tensors, note = load_checkpoint(path)
+    present = note["code"][module.__name__]
+    save_checkpoint(path, tensors, note | {"code": note["code"] | {module.__name__: "0" * 12}})
+    calls, real = [], module.fit
+    monkeypatch.setattr(module, "fit", lambda *a, **k: calls.append(1) or real(*a, **k))
+    line = {"task": "t", "old": "a", "new": "b", "equal": 4, "of": 4, "keys": ("k",), "shrunk": {}, "within": 0.0,
+            "because": "", "machine": "m", "commit": "c",
+            "modules": {module.__name__: ["0" * 12, present]}}  # fmt: skip
+    ledger.write([ledger.Bridge(**line)])
+    assert same(trained("lenet", problem, **SMALL), first) and not calls
+    ledger.write([])
+    assert same(trained("lenet", problem, **SMALL), first) and calls == [1]
+    assert load_checkpoint(path)[1]["code"] == note["code"]
+
+
+def test_a_damaged_network_is_set_aside_and_trained_anew(problem, folder):
+    first = trained("lenet", problem, **SMALL)
+    (path,) = folder.glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="is damaged: set aside"):
+        assert same(trained("lenet", problem, **SMALL), first)

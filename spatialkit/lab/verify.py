@@ -298,7 +298,7 @@ def compare(pairs: dict[str, list[list[dict]]], within: float = 0.0) -> tuple[fl
 
 def _difference(a, b, largest: float) -> float:
     """0 for equal values of the same type, else relative to the largest of the column; infinite for other things."""
-    if type(a) is type(b) and (a == b or (a != a and b != b)):
+    if type(a) is type(b) and repr(a) == repr(b):  # nan equals nan, and -0.0 is not 0.0
         return 0.0
     if isinstance(a, float) and isinstance(b, float) and math.isfinite(a) and math.isfinite(b):
         return abs(a - b) / largest if largest else math.inf

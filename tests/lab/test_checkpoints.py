@@ -17,7 +17,8 @@ def test_tensors_and_values_come_back_to_the_bit(tmp_path):
     shared = torch.randn(4, 3)
     tensors = {
         "a": shared, "b": shared[:2], "empty": torch.empty(0), "scalar": torch.tensor(1.5),
-        "bool": torch.tensor([True]), "half": torch.randn(3).bfloat16(), "turned": torch.randn(2, 3).T, "int": torch.arange(3),
+        "bool": torch.tensor([True]), "half": torch.randn(3).bfloat16(),
+        "turned": torch.randn(2, 3).T, "int": torch.arange(3),
     }  # fmt: skip
     plain = {"step": 3, "history": [{"loss": math.nan, "x": 0.1}], "name": "ü"}
     save_checkpoint(tmp_path / "x.safetensors", tensors, plain)
