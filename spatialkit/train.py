@@ -135,8 +135,11 @@ def _safe_convolutions(model: nn.Module, place: torch.device):
     strided = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and max(m.stride) > 1]
     narrow = any(m.in_channels // m.groups < 8 for m in strided)
     affected = narrow and place.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    if not affected:
+        yield
+        return
     before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.set_flags(before and not affected)
+    torch.backends.mkldnn.set_flags(False)
     try:
         yield
     finally:
