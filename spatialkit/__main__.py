@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=says, description=says)
         command.add_argument("--base", type=Path, default=None, help=argparse.SUPPRESS)
         if "only" in options:
-            command.add_argument("--only", type=_numbers, default=(), metavar="01,02", help="only these")
+            command.add_argument("--only", type=_numbers, default=(), metavar="01,12b", help="only these")
         if "jobs" in options:
             command.add_argument("--jobs", type=_positive, default=None, help="processes; default: all cores")
         return command
@@ -40,8 +40,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> tuple[str, ...]:
-    words = text.replace(",", " ").split()
-    return tuple(sorted({word.zfill(2) if word.isdigit() else word for word in words}))
+    """`1,12b` as ("01", "12b")."""
+    words = text.lower().replace(",", " ").split()
+    return tuple(sorted({word.zfill(2 + len(word.lstrip("0123456789"))) for word in words}))
 
 
 def _positive(text: str) -> int:
@@ -54,7 +55,7 @@ def _figures(args: argparse.Namespace, base: Path, jobs: int) -> int:
     from spatialkit.commands.plan import Plan, choose_profile
     from spatialkit.commands.runner import figures
 
-    profile, reason = (args.profile, "as asked") if args.profile else choose_profile()
+    profile, reason = (args.profile, "as asked") if args.profile else choose_profile(base, args.only, args.fresh)
     return figures(Plan(profile, reason, args.only, jobs, args.fresh, base))
 
 
