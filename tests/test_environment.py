@@ -1,6 +1,11 @@
-"""One list of dependencies, one list of pins, one file for conda users: they must agree."""
+"""One list of dependencies, one list of pins, one file for conda users: they must agree. And text is UTF-8."""
 
+import ast
+import os
+import subprocess
+import sys
 import tomllib
+from importlib import metadata
 
 import pytest
 import yaml
@@ -38,6 +43,15 @@ def test_pins_are_exact_and_free_of_local_builds():
     assert all(version and "+" not in version for version in constraints().values())
 
 
+@pytest.mark.parametrize("python", ["3.11.0", "3.11.2", "3.12.0", "3.13.0"])
+def test_every_pin_can_be_met_by_every_python_of_the_range(python):
+    installed = {canonicalize_name(one.metadata["Name"]): one for one in metadata.distributions()}
+    pins = {name: version for name, version in constraints().items() if name in installed}
+    needs = {n: installed[n].metadata["Requires-Python"] for n, v in pins.items() if installed[n].version == v}
+    assert len(needs) > 0.9 * len(pins)
+    assert not {name: need for name, need in needs.items() if need and not SpecifierSet(need).contains(python)}
+
+
 def test_no_file_names_a_package_index():
     for name in ("pyproject.toml", "constraints.txt", "environment.yml", "Makefile"):
         text = (places.root() / name).read_text("utf-8")
@@ -61,3 +75,53 @@ def test_python_ranges_agree():
     assert python.specifier == SpecifierSet(PROJECT["requires-python"])
     named = {line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"] if "Python :: 3." in line}
     assert named == {f"3.{n}" for n in range(9, 17) if python.specifier.contains(f"3.{n}")}
+
+
+SOURCES = sorted((places.root() / "spatialkit").rglob("*.py"))
+
+
+def _without_encoding(path):
+    """Lines that read or write text in whatever encoding the locale has."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        given = {word.arg: word.value for word in node.keywords}
+        values = [one.value for one in [*node.args, *given.values()] if isinstance(one, ast.Constant)]
+        binary = any(isinstance(value, str) and "b" in value and len(value) < 4 for value in values)
+        if name in ("read_text", "write_text"):
+            named = "encoding" in given or len(node.args) > (name == "write_text")
+        elif name == "open" and not binary and ast.unparse(node.func) in ("open", "path.open", "io.open"):
+            named = "encoding" in given
+        else:
+            named = not {"text", "universal_newlines"} & set(given) or "encoding" in given
+        if not named:
+            yield f"{path.name}:{node.lineno}"
+
+
+def test_text_names_its_encoding():
+    assert SOURCES and not [line for path in SOURCES for line in _without_encoding(path)]
+
+
+@pytest.mark.parametrize(
+    ("code", "wrong"),
+    [
+        ("path.read_text()", True),
+        ("path.read_text('utf-8')", False),
+        ("path.write_text(x)", True),
+        ("open(path)", True),
+        ("open(path, 'rb')", False),
+        ("subprocess.run(x, text=True)", True),
+        ("subprocess.run(x, text=True, encoding='utf-8')", False),
+    ],
+)
+def test_a_missing_encoding_is_found(tmp_path, code, wrong):
+    path = tmp_path / "a.py"
+    path.write_text(code, "utf-8")
+    assert bool(list(_without_encoding(path))) == wrong
+
+
+def test_claims_are_read_as_utf8_under_a_locale_of_other_letters():
+    code = "from spatialkit.claims import catalogue, scorecard; import sys; catalogue(); scorecard()"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(places.root())}
+    subprocess.run([sys.executable, "-c", code], env=os.environ | plain, check=True)

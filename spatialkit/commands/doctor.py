@@ -95,7 +95,7 @@ def _places(base: Path) -> None:
 def _commit(base: Path) -> None:
     try:
         command = ["git", "rev-parse", "--short=10", "HEAD"]
-        done = subprocess.run(command, cwd=base, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, cwd=base, capture_output=True, encoding="utf-8", timeout=10)
     except (OSError, subprocess.SubprocessError):
         return _say("missing", "commit", "no git here; records will say so: install git")
     if done.returncode != 0:

@@ -74,7 +74,7 @@ class Store:
         if not self.path.exists():
             return {}
         records = {}
-        for number, line in enumerate(self.path.read_text().splitlines(), start=1):
+        for number, line in enumerate(self.path.read_text("utf-8").splitlines(), start=1):
             try:
                 record = json.loads(line)
                 records[key_of(record["version"], record["config"])] = record

@@ -320,7 +320,7 @@ def _alive(pid):
     except ProcessLookupError:
         return False
     try:  # a zombie in a container without an init process has ended too
-        with open(f"/proc/{pid}/stat") as stat:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
