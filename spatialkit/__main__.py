@@ -28,6 +28,9 @@ def _parser() -> argparse.ArgumentParser:
     figures = add("figures", "execute the notebooks: every table and figure", "only", "jobs")
     figures.add_argument("--profile", choices=("smoke", "laptop", "paper"))
     figures.add_argument("--fresh", action="store_true", help="ignore committed results")
+    again = add("reproduce", "compute again elsewhere, and compare with the committed evidence", "only", "jobs")
+    again.add_argument("--profile", choices=("laptop", "paper"), default="laptop")
+    again.add_argument("--fresh", action="store_true", help="begin anew, instead of going on with the last one")
     add("test", "unit tests, notebooks at profile smoke, stored outputs, style", "jobs")
     add("render", "rerun the committed notebooks in place from committed results", "only", "jobs")
     lab = add("lab", "JupyterLab on this machine only, opened at notebooks/")
@@ -57,6 +60,14 @@ def _figures(args: argparse.Namespace, base: Path, jobs: int) -> int:
 
     profile, reason = (args.profile, "as asked") if args.profile else choose_profile(base, args.only, args.fresh)
     return figures(Plan(profile, reason, args.only, jobs, args.fresh, base))
+
+
+def _reproduce(args: argparse.Namespace, base: Path, jobs: int) -> int:
+    from spatialkit.commands.plan import choose_profile
+    from spatialkit.commands.reproduce import Reproduction, reproduce
+
+    choose_profile(base, args.only, fresh=True)  # says before any work which data are missing
+    return reproduce(Reproduction(args.profile, only=args.only, jobs=jobs, base=base), anew=args.fresh)
 
 
 def _test(args: argparse.Namespace, base: Path, jobs: int) -> int:
@@ -122,8 +133,8 @@ def _internal(words: list[str]) -> int | None:
 
 
 _COMMANDS = {
-    "figures": _figures, "test": _test, "render": _render, "lab": _lab, "bench": _bench, "audit": _audit,
-    "doctor": _doctor,
+    "figures": _figures, "reproduce": _reproduce, "test": _test, "render": _render, "lab": _lab, "bench": _bench,
+    "audit": _audit, "doctor": _doctor,
 }  # fmt: skip
 
 

@@ -109,11 +109,9 @@ def run_notebooks(plan: Plan) -> list[Outcome]:
     env = environment_of(plan)
     with Workers(plan.width, env, plan.profile) as workers:
         outcomes = workers.run([task for task in tasks if not task[0].name.startswith("00")])
-        if not smoke and plan.base == places.root():
+        if plan.out == places.root():
             outcomes += _refresh_scorecard(env)
         outcomes += workers.run([task for task in tasks if task[0].name.startswith("00")])
-    if plan.fresh and all(outcome.status == "passed" for outcome in outcomes):
-        plan.marker.unlink(missing_ok=True)
     return outcomes
 
 
@@ -174,6 +172,8 @@ def figures(plan: Plan) -> int:
         remove_leftovers(plan.out)
         before = report.fingerprints(None if plan.profile == "smoke" else plan.base)
         outcomes = run_notebooks(plan)
+        if plan.fresh and all(outcome.status == "passed" for outcome in outcomes):
+            plan.marker.unlink(missing_ok=True)
         report.print_summary(outcomes)
         report.print_changes(before, report.fingerprints(plan.out), plan)
         report.print_ending(plan)
