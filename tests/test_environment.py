@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -125,3 +126,41 @@ def test_claims_are_read_as_utf8_under_a_locale_of_other_letters():
     code = "from spatialkit.claims import catalogue, scorecard; import sys; catalogue(); scorecard()"
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(places.root())}
     subprocess.run([sys.executable, "-c", code], env=os.environ | plain, check=True)
+
+
+# The Makefile, with a Python that only says what it is asked.
+
+
+def make(tmp_path, version):
+    """`make env` in a folder of its own; what was said, and how the Python was called."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(places.root() / name, tmp_path)
+    python, venv = tmp_path / "python", tmp_path / ".venv" / "bin" / "python"
+    inside = 'case "$1" in -c) echo "$2" | sed "s/sys.version_info/$V/" | exec "$REAL" -;; --version) echo "Python $W";; esac'
+    text = f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\n{inside}\n'
+    venv.parent.mkdir(parents=True)
+    for path in (python, venv):
+        path.write_text(text, "utf-8")
+        path.chmod(0o755)
+    numbers = tuple(map(int, version.split(".")))
+    env = os.environ | {"V": str(numbers), "W": version, "REAL": sys.executable, "VIRTUAL_ENV": "", "CONDA_PREFIX": ""}
+    done = subprocess.run(
+        ["make", "env", f"PYTHON={python}"], cwd=tmp_path, env=env, capture_output=True, encoding="utf-8"
+    )
+    return done, (tmp_path / "calls").read_text("utf-8")
+
+
+@pytest.mark.parametrize("version", ["3.10.12", "3.14.0"])
+def test_a_python_of_another_version_is_told_at_once(tmp_path, version):
+    done, calls = make(tmp_path, version)
+    assert done.returncode != 0 and "venv" not in calls and "pip" not in calls
+    assert f"is Python {version}; spatialkit needs Python 3.11, 3.12 or 3.13." in done.stderr
+
+
+@pytest.mark.parametrize("version", ["3.11.2", "3.13.0"])
+def test_the_installation_shows_its_progress(tmp_path, version):
+    done, calls = make(tmp_path, version)
+    assert done.returncode == 0, done.stderr
+    (install,) = [line for line in calls.splitlines() if "pip install" in line]
+    assert " -q" not in install and "-c constraints.txt -e .[all]" in install
+    assert f"with Python {version}: about two minutes" in done.stderr
