@@ -136,7 +136,8 @@ def make(tmp_path, version):
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(places.root() / name, tmp_path)
     python, venv = tmp_path / "python", tmp_path / ".venv" / "bin" / "python"
-    inside = 'case "$1" in -c) echo "$2" | sed "s/sys.version_info/$V/" | exec "$REAL" -;; --version) echo "Python $W";; esac'
+    check = 'echo "$2" | sed "s/sys.version_info/$V/" | exec "$REAL" -'
+    inside = f'case "$1" in -c) {check};; --version) echo "Python $W";; esac'
     text = f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\n{inside}\n'
     venv.parent.mkdir(parents=True)
     for path in (python, venv):
