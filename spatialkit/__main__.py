@@ -116,6 +116,14 @@ def _doctor(args: argparse.Namespace, base: Path, jobs: int) -> int:
     return doctor(base)
 
 
+def _lend_a_home(base: Path) -> None:
+    """A home under build/ for this process and all it starts, if the user has none: Jupyter cannot do without."""
+    if places.home() is None:
+        lent = base / "build" / "home"
+        print(f"HOME is not set and this user has no entry in the list of users: using {lent} as home", file=sys.stderr)
+        os.environ["HOME"] = str(lent)
+
+
 def _internal(words: list[str]) -> int | None:
     """Commands that the runner gives to processes of its own; None when it is none of them."""
     if words[:1] == ["_execute"]:
@@ -150,6 +158,7 @@ def main(words: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         base = (args.base or places.root()).resolve()
+        _lend_a_home(base)
         return _COMMANDS[args.command](args, base, getattr(args, "jobs", None) or usable_cores())
     except ValueError as error:
         print(f"{args.command}: {error}", file=sys.stderr)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from spatialkit.commands import report
 from spatialkit.commands.plan import Plan, environment, select
-from spatialkit.commands.runner import alone, run_notebooks
+from spatialkit.commands.runner import alone, check_writable, run_notebooks
 
 __all__ = ["Part", "check_all", "pytest_part", "table_differs"]
 
@@ -114,7 +114,12 @@ def _style(base: Path) -> Part:
 
 
 def check_all(base: Path, jobs: int) -> int:
-    """Run every part, print one line for each, and end with `N passed, N failed` alone on a line."""
+    """Run every part, print one line for each, and end with `N passed, N failed` alone on a line.
+
+    Raises:
+        ValueError: If build/ cannot be written.
+    """
+    check_writable(base / "build")
     parts = []
     for run in (_unit_tests, _smoke, _stored_outputs, _tables_behind_figures):
         print(f"\n== {run.__name__.strip('_').replace('_', ' ')}", flush=True)

@@ -199,6 +199,16 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(base, capsys):
     assert not (base / "build/laptop/notebooks").exists()
 
 
+@pytest.mark.parametrize("command", ["figures", "test", "render", "reproduce"])
+def test_every_command_that_writes_says_that_it_cannot(base, capsys, command):
+    write(base, "01_a")
+    (base / "figures").mkdir()
+    (base / "figures/scorecard.csv").write_text("claim,what,dataset,verdict\n", "utf-8")
+    (base / "build").write_text("a file where the folder should be", "utf-8")
+    assert __main__.main([command, "--base", str(base)]) == 2
+    assert f"{command}: cannot write in {base / 'build'}" in capsys.readouterr().err
+
+
 def test_what_a_killed_write_left_is_removed_by_the_next_run(base):
     (base / "results").mkdir()
     old, new, other = (base / "results" / name for name in (".a.jsonl.x1.part", ".a.jsonl.x2.part", "a.jsonl"))
@@ -398,3 +408,15 @@ def test_a_figure_is_bound_to_its_table(tmp_path):
     assert table_differs(fresh, committed) == ""
     committed.write_text("x,y\n1,0.3334\n")
     assert "b.csv differs" in table_differs(fresh, committed)
+
+
+def test_commands_lend_a_home_to_a_user_without_one(base, capsys, monkeypatch):
+    def no_entry(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    write(base, "01_a")
+    assert __main__.main(["figures", "--profile", "smoke", "--base", str(base)]) == 0
+    assert f"using {base / 'build/home'} as home" in capsys.readouterr().err
+    assert os.environ["HOME"] == str(base / "build/home")
