@@ -103,9 +103,9 @@ def _commit(base: Path) -> None:
     return _say("found", "commit", done.stdout.strip())
 
 
-def _profile() -> None:
+def _profile(base: Path) -> None:
     try:
-        profile, reason = choose_profile()
+        profile, reason = choose_profile(base)
     except ImportError:
         return
     print(f"\nmake figures would run profile {profile} ({reason})", flush=True)
@@ -120,5 +120,5 @@ def doctor(base: Path) -> int:
     _places(base)
     _commit(base)
     _data()
-    _profile()
+    _profile(base)
     return 0

@@ -116,7 +116,7 @@ def results_suffice(base: Path, notebooks: list[Path]) -> bool:
     Each that has tasks must have committed records, and each recorded task some of its present version; a task
     without any record may be one that the defaults of the notebook's parameters leave out.
     """
-    return all(_reads(base, tasks_of(notebook)) for notebook in notebooks)
+    return bool(notebooks) and all(_reads(base, tasks_of(notebook)) for notebook in notebooks)
 
 
 def _reads(base: Path, tasks: dict[str, int]) -> bool:
