@@ -58,8 +58,10 @@ def pytest_part(name: str, words: list[str], base: Path, env: dict[str, str] | N
 
 
 def _unit_tests(base: Path, jobs: int) -> Part:
+    """After the smoke notebooks, whose results the tests of other parameters begin with."""
     spread = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
-    return pytest_part("unit tests", ["tests", *spread], base, environment(base / "build" / "unit"))
+    env = environment(base / "build" / "unit", SPATIALKIT_SMOKE=str(base / "build" / "smoke"))
+    return pytest_part("unit tests", ["tests", *spread], base, env)
 
 
 def _smoke(base: Path, jobs: int) -> Part:
@@ -121,7 +123,7 @@ def check_all(base: Path, jobs: int) -> int:
     """
     check_writable(base / "build")
     parts = []
-    for run in (_unit_tests, _smoke, _stored_outputs, _tables_behind_figures):
+    for run in (_smoke, _unit_tests, _stored_outputs, _tables_behind_figures):
         print(f"\n== {run.__name__.strip('_').replace('_', ' ')}", flush=True)
         parts.append(run(base, jobs))
     print("\n== style", flush=True)

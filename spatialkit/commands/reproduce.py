@@ -64,9 +64,10 @@ class Comparison:
         if all(self.committed[key] == self.here[key] for key in ("ours", "low", "high")):
             return "equal"
         ours, value = float(self.here["ours"] or "nan"), float(self.committed["ours"] or "nan")
-        if not self.committed["low"]:
+        low, high = (float(self.committed[key] or "nan") for key in ("low", "high"))
+        if math.isnan(low) and math.isnan(high):
             return "inside" if math.isclose(ours, value, rel_tol=1e-3, abs_tol=1e-9) else "outside"
-        return "inside" if float(self.committed["low"]) <= ours <= float(self.committed["high"]) else "outside"
+        return "outside" if math.isnan(ours) or ours < low or ours > high else "inside"  # a side may be open
 
     @property
     def verdicts(self) -> str:

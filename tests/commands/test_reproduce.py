@@ -74,11 +74,17 @@ def comparison(here, **committed):
         ({"verdict": "undecided"}, "equal", "different"),
         ({"verdict": "not replicated"}, "equal", "opposite"),
         ({"ours": ""}, "outside", "same"),  # undefined here
+        ({"ours": "nan"}, "outside", "same"),
     ],
 )
 def test_a_quantity_lies_where_its_committed_interval_says(here, kind, verdicts):
     one = comparison(here)
     assert (one.kind, one.verdicts) == (kind, verdicts)
+
+
+@pytest.mark.parametrize(("ours", "kind"), [("5", "inside"), ("2", "outside")])
+def test_an_interval_may_be_open_at_one_side(ours, kind):
+    assert comparison({"ours": ours}, ours="4", low="3", high="").kind == kind
 
 
 @pytest.mark.parametrize(("ours", "kind"), [("5", "equal"), ("5.004", "inside"), ("5.01", "outside")])
