@@ -119,7 +119,7 @@ def all_of(verdicts: Sequence[str]) -> str:
 @functools.cache
 def catalogue() -> dict[str, dict]:
     """Claim id -> its entry in claims.yaml: what the source says and the rule for a verdict."""
-    text = resources.files("spatialkit").joinpath("claims.yaml").read_text()
+    text = resources.files("spatialkit").joinpath("claims.yaml").read_text("utf-8")
     return {claim["id"]: claim for claim in yaml.safe_load(text)["claims"]}
 
 
@@ -189,7 +189,7 @@ def _replace(claim: str, lines: list[dict]) -> None:
 def _read(path) -> list[dict]:
     if not path.exists():
         return []
-    with path.open(newline="") as stream:
+    with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 

@@ -80,7 +80,7 @@ def write_readme_table() -> None:
         ValueError: If the README has lost the marks.
     """
     path = places.evidence() / "README.md"
-    text = path.read_text()
+    text = path.read_text("utf-8")
     if not all(mark in text for mark in _MARKS):
         raise ValueError(f"README.md needs the lines {_MARKS[0]} and {_MARKS[1]} for the scorecard")
     before, rest = text.split(_MARKS[0])

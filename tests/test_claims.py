@@ -98,7 +98,7 @@ def test_the_scorecard_has_every_claim_and_replaces_only_one(table, own_folders)
     claims.record("so.fig1", [row, row | {"what": "y", "paper": 2.0}], table)
     claims.record("so.eq4", [row], table)
     claims.record("so.fig1", [row | {"what": "z", "verdict": "partly"}], table)
-    rows = list(csv.DictReader((own_folders / "figures/scorecard.csv").open()))
+    rows = list(csv.DictReader((own_folders / "figures/scorecard.csv").open(encoding="utf-8")))
     assert list(dict.fromkeys(r["claim"] for r in rows)) == list(claims.catalogue())
     mine = {r["claim"]: r for r in rows if r["verdict"] != "not run"}
     assert {c: r["what"] for c, r in mine.items()} == {"so.eq4": "x", "so.fig1": "z"}
@@ -113,7 +113,7 @@ def test_the_scorecard_has_every_claim_and_replaces_only_one(table, own_folders)
 def test_rows_that_differ_in_data_name_the_copy_that_was_used(table, own_folders):
     row = {"what": "x", "ours": Estimate(1.0), "verdict": "replicated"}
     claims.record("so.eq4", [row | {"dataset": name} for name in ("MNIST", "CIFAR-10", "synthetic")], table)
-    rows = csv.DictReader((own_folders / "figures/scorecard.csv").open())
+    rows = csv.DictReader((own_folders / "figures/scorecard.csv").open(encoding="utf-8"))
     named = [r["dataset"] for r in rows if r["claim"] == "so.eq4"]
     assert named == ["mnist (original files)", "CIFAR-10", "synthetic"]  # the table has no CIFAR-10
 
@@ -130,10 +130,11 @@ def test_writing_the_same_twice_gives_the_same_bytes(table, own_folders):
 def test_the_picture_and_the_readme_show_it(table, own_folders):
     row = {"what": "x", "ours": Estimate(1.0, 0.5, 1.5), "verdict": "replicated", "paper": 2.0}
     claims.record("so.fig1", [row, row | {"what": "y", "verdict": "not replicated"}], table)
-    (own_folders / "README.md").write_text("top\n<!-- scorecard: begin -->\nold\n<!-- scorecard: end -->\nbottom\n")
+    marked = "top\n<!-- scorecard: begin -->\nold\n<!-- scorecard: end -->\nbottom\n"
+    (own_folders / "README.md").write_text(marked, "utf-8")
     scorecard.write_readme_table()
     scorecard.draw()
-    text = (own_folders / "README.md").read_text()
+    text = (own_folders / "README.md").read_text("utf-8")
     assert text.startswith("top\n") and text.endswith("\nbottom\n") and "old" not in text
     assert "| 01 | x (MNIST) | 2 | 1 (0.5 to 1.5) | 1 replicated, 1 not replicated | partly |" in text
     assert f"{len(claims.catalogue())} claims: 0 replicated, 1 partly" in text
@@ -164,6 +165,6 @@ def test_bad_input_says_what_is_wrong(table, own_folders):
         claims.judge(Estimate(1.0), above=0, below=1)
     with pytest.raises(ValueError, match="nan"):
         claims.judge(Estimate(float("nan")), above=0)
-    (own_folders / "README.md").write_text("nothing")
+    (own_folders / "README.md").write_text("nothing", "utf-8")
     with pytest.raises(ValueError, match="needs the lines"):
         scorecard.write_readme_table()

@@ -49,8 +49,9 @@ def test_id_begins_with_a_source(claim):
 
 
 @each_claim
-def test_notebook_is_a_number_of_two_digits(claim):
-    assert claim["notebook"] in {f"{number:02d}" for number in range(1, 18)}
+def test_notebook_is_a_number_of_two_digits_or_the_second_of_that_number(claim):
+    number = claim["notebook"]
+    assert number[:2] in {f"{number:02d}" for number in range(1, 18)} and number[2:] in ("", "b")
 
 
 @each_claim

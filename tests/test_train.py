@@ -148,7 +148,7 @@ class BatchNormNet(nn.Sequential):
 @pytest.mark.parametrize(("optimizer", "schedule"), [("adam", "1"), ("sgd", "0")])
 def test_killed_and_resumed_gives_the_same_bits(tmp_path, optimizer, schedule):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(SCRIPT, "utf-8")
     root = os.path.dirname(os.path.dirname(__file__))
     results = []
     for kills in (0, 2):

@@ -89,7 +89,7 @@ def _downloaded(name: str, url: str, folder: str | os.PathLike | None) -> Path:
     path = _folders(None)[-1] / _file(url)
     try:
         if not fetch.reachable(url):
-            raise fetch.DataMissing(f"{url} does not answer, or SPATIALKIT_OFFLINE is set")
+            raise fetch.DataMissing(fetch.obstacle(url))
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.is_file():  # else another process was quicker
