@@ -15,8 +15,8 @@ from spatialkit import places
 __all__ = [
     "Plan",
     "choose_profile",
-    "data_sets",
     "data_of",
+    "data_sets",
     "environment",
     "environment_of",
     "number_of",
