@@ -1,6 +1,7 @@
 """The list of claims can be read by a program: fields, order, notebooks and numbers."""
 
 import math
+import re
 from importlib import resources
 
 import pytest
@@ -38,8 +39,27 @@ def test_claims_follow_the_order_of_the_sources_and_none_is_without_claims():
 
 @each_claim
 def test_claim_has_its_fields_and_no_others(claim):
-    assert set(claim) - {"paper", "needs", "was"} == TEXTS
-    assert all(isinstance(claim[key], str) and claim[key] for key in set(claim) - {"paper"})
+    texts = set(claim) - {"paper", "smallest", "necessary"}
+    assert texts - {"needs", "was"} == TEXTS
+    assert all(isinstance(claim[key], str) and claim[key] for key in texts)
+
+
+@each_claim
+def test_smallest_effects_are_positive_numbers_of_parts_that_the_rule_has(claim):
+    smallest = claim.get("smallest", {})
+    assert all(isinstance(effect, (int, float)) and effect > 0 for effect in smallest.values())
+    if claim["id"] not in ("so.fig5", "so.fig6"):  # their rule is that of so.fig3
+        assert all(f"({part})" in claim["rule"] for part in smallest)
+
+
+@each_claim
+def test_necessary_parts_are_named_by_their_letter(claim):
+    assert all(re.fullmatch("[a-z]", part) for part in claim.get("necessary", []))
+
+
+@each_claim
+def test_no_rule_speaks_of_what_is_neither_replicated_nor_undecided(claim):
+    assert not re.search(r"\bpartly\b|delivered|answered", claim["rule"])
 
 
 @each_claim
