@@ -22,7 +22,8 @@ def warp(images: Tensor, field: Tensor) -> Tensor:
     A positive dx thus moves content to the left, a positive dy upwards. u = (x, y) in px, origin at the centre of
     the top-left pixel; samples outside the image take the border value. Differentiable in both: with respect to the
     field, the gradient is 0 where a sample lies on the border or outside, and one-sided at the centre of a pixel,
-    where bilinear interpolation has a kink (so everywhere, for a field of zeros).
+    where bilinear interpolation has a kink (so everywhere, for a field of zeros). A field of zeros returns its image
+    to the bit, unless a gradient to the field is asked for: the sampler then rounds places, by 1e-6 of a side.
 
     On CUDA, `torch.nn.functional.grid_sample` has no deterministic gradient: under
     `torch.use_deterministic_algorithms`, four reads per pixel take its place. They agree with it up to rounding.
@@ -42,9 +43,12 @@ def warp(images: Tensor, field: Tensor) -> Tensor:
     """
     N = _checked_number(images, field)
     images, field = images.expand(N, -1, -1, -1), field.expand(N, -1, -1, -1)
-    if images.is_cuda and torch.are_deterministic_algorithms_enabled():
-        return _by_four_reads(images, field)
-    return _by_grid_sample(images, field)
+    by_four_reads = images.is_cuda and torch.are_deterministic_algorithms_enabled()
+    warped = _by_four_reads(images, field) if by_four_reads else _by_grid_sample(images, field)
+    if field.requires_grad and torch.is_grad_enabled():
+        return warped  # a where would cut the gradient to a field of zeros
+    still = (field == 0).all(3).all(2).all(1)[:, None, None, None]
+    return torch.where(still, images, warped) if bool(still.any()) else warped
 
 
 def _checked_number(images: Tensor, field: Tensor) -> int:
