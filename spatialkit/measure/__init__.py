@@ -1,6 +1,6 @@
 """Measures of the spatial information that images, feature maps and kernels hold, and of how networks respond."""
 
-from spatialkit.measure.alignment import Alignment, alignment_residual, best_alignment
+from spatialkit.measure.alignment import Alignment, alignment_residual, best_alignment, layer_alignment
 from spatialkit.measure.calibration import calibrate
 from spatialkit.measure.filters import frequency_content, laplacian_spectrum, total_variation, total_variation_of_each
 from spatialkit.measure.homogeneous import homogeneous_sensitivities, pixel_response, step_moments
@@ -27,6 +27,7 @@ __all__ = [
     "frequency_content",
     "homogeneous_sensitivities",
     "laplacian_spectrum",
+    "layer_alignment",
     "layer_orderness",
     "left_after_averaging",
     "one_sided_orderness",
