@@ -208,7 +208,9 @@ def best_alignment(
     return Alignment(matrix, residual, best, flipped, steps)
 
 
-def _refined(moved, still, start: Tensor, flipped: bool, steps: Tensor, radius, centre, centred) -> tuple[float, Tensor]:
+def _refined(
+    moved, still, start: Tensor, flipped: bool, steps: Tensor, radius, centre, centred
+) -> tuple[float, Tensor]:
     """Residual and map at the end of a local search over the four coordinates."""
 
     def residual(at):
@@ -280,7 +282,9 @@ def layer_alignment(
     check_images(images)
     moved_images = partial(linear_transform, matrix=matrix)
     moved_images(images[:1])  # tells what does not fit before the network runs
-    maps = torch.stack([torch.linalg.inv(torch.as_tensor(matrix, dtype=torch.float64)), torch.eye(2).double()])
+    maps = torch.stack(
+        [torch.linalg.inv(torch.as_tensor(matrix, dtype=torch.float64)), torch.eye(2, dtype=torch.float64)]
+    )
     found = survey(model, images, layers, places=True)
     for layer in found.layers:
         if isinstance(layer.grid, str) and not layer.why:

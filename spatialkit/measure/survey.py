@@ -176,9 +176,16 @@ def survey(model: nn.Module, images: Tensor, layers: str | Sequence[str] | None 
             return call.base in wanted or call.name in wanted
         return call.inner and call.base != "" if layers == "blocks" else not call.inner
 
-    side = tuple(images.shape[-2:]) if places and images.ndim == 4 and min(images.shape[-2:]) > 1 else None
+    pictures = images.ndim == 4 and min(images.shape[-2:]) > 1 and not images.is_complex()
+    side = tuple(images.shape[-2:]) if places and pictures else None
     long, short = _two_batches(images, side is not None)
-    many = _recorded(model, long, modules, taken)
+    try:
+        many = _recorded(model, long, modules, taken)
+    except RuntimeError as error:
+        kind = str(images.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"the network does not take images of {kind} and {tuple(images.shape[1:])}: {error}"
+        ) from error
     if any(output.note for output in many):
         warnings.warn(f"{_NO_STATISTICS}; layers behind it have untrained scales", UserWarning, stacklevel=3)
     found = list(_layers(many, _recorded(model, short, modules, taken, seed=1), len(long), len(short), side, places))
