@@ -15,6 +15,7 @@ MADE = {
     "data": ["mnist (original files)"],
     "device": ["CPU"],
     "other code": 0,
+    "equal code": [],
     "runs": 3,
     "seeds": 3,
     "task": ["t"],

@@ -43,7 +43,7 @@ def pretrained(name: str, folder: str | os.PathLike | None = None) -> nn.Module:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"refused: {path} holds more than weights; delete this file and get it again") from error
-    note(f"{name}/IMAGENET1K_V1", "torchvision's weights", sha256)
+    note(f"{name}/IMAGENET1K_V1", "torchvision's weights", sha256, sha256)
     return _with(name, weights).eval()
 
 
