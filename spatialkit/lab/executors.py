@@ -15,14 +15,15 @@ from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 import torch
 from loky import ProcessPoolExecutor, cpu_count
 
-__all__ = ["Processes", "Serial", "default"]
+__all__ = ["ENVIRONMENT", "Processes", "Serial", "default"]
 
-_ENVIRONMENT = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
-_ENVIRONMENT["LOKY_MAX_MEMORY_LEAK_SIZE"] = "1e15"  # bytes; else loky takes a loaded data set for a leak
+# Of a process that runs tasks.
+ENVIRONMENT = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+ENVIRONMENT["LOKY_MAX_MEMORY_LEAK_SIZE"] = "1e15"  # bytes; else loky takes a loaded data set for a leak
 # glibc gives freed feature maps back to the system, and takes them anew a moment later, page by page: kept instead,
 # training is 1.4 times as fast. PyTorch asks for huge pages.
-_ENVIRONMENT |= {f"MALLOC_{name}_THRESHOLD_": str(2**30) for name in ("TRIM", "MMAP")}
-_ENVIRONMENT["THP_MEM_ALLOC_ENABLE"] = "1"
+ENVIRONMENT |= {f"MALLOC_{name}_THRESHOLD_": str(2**30) for name in ("TRIM", "MMAP")}
+ENVIRONMENT["THP_MEM_ALLOC_ENABLE"] = "1"
 
 # A task that says both "torch" and "x.classes" takes torch.classes along (cloudpickle guesses submodules from
 # names), a module that cannot be pickled unless it is told how.
@@ -72,7 +73,7 @@ class Processes:
 
     def _pool(self) -> ProcessPoolExecutor:
         if getattr(self._own, "pool", None) is None:
-            self._own.pool = ProcessPoolExecutor(1, env=_ENVIRONMENT, initializer=_begin, initargs=(os.getpid(),))
+            self._own.pool = ProcessPoolExecutor(1, env=ENVIRONMENT, initializer=_begin, initargs=(os.getpid(),))
             self._pools.append(self._own.pool)
         return self._own.pool
 

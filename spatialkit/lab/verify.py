@@ -22,6 +22,7 @@ from pathlib import Path
 from spatialkit.lab import ledger, twin
 from spatialkit.lab.audit import present_tasks
 from spatialkit.lab.choice import choose
+from spatialkit.lab.executors import ENVIRONMENT
 from spatialkit.lab.fingerprint import reached
 from spatialkit.lab.nudge import verdicts_that_change
 from spatialkit.lab.provenance import processor
@@ -171,8 +172,7 @@ class _Twin:
 
     def __init__(self, tree: Path, out: Path):
         env = {key: value for key, value in os.environ.items() if not key.startswith("SPATIALKIT_FRESH")}
-        env |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        env |= {"PYTHONPATH": str(tree), "SPATIALKIT_OUT": str(out)}
+        env |= ENVIRONMENT | {"PYTHONPATH": str(tree), "SPATIALKIT_OUT": str(out)}
         command = [sys.executable, "-P", str(Path(twin.__file__).resolve()), str(tree)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.tree = tree
