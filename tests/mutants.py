@@ -6,9 +6,10 @@ have passed in an unchanged copy. `tests/test_mutants.py` keeps the list true; `
 
 import contextlib
 import functools
+import importlib
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,12 +17,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import yaml
 
 __all__ = ["ROOT", "Mutant", "catalogue", "copy_of", "fate", "main"]
 
 ROOT = Path(__file__).resolve().parents[1]
 _COPIED = ("spatialkit", "tests", "pyproject.toml", "conftest.py")
+_LIBRARIES = ("torch", "pandas", "seaborn", "scipy.stats", "sklearn.datasets", "hypothesis", "nbformat", "loky")
 _LONGEST = 300  # seconds; a test that hangs has not told what is wrong
 
 
@@ -77,20 +80,40 @@ def copy_of(root: Path) -> Iterator[Path]:
 
 
 def _run(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
-    """Exit status of pytest on the copy, whose package comes before an installed one; and what it said."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("SPATIALKIT_") or k == "SPATIALKIT_DATA"}
-    env |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "SPATIALKIT_JOBS": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    """Exit status of pytest on the copy, and what it said; 124 where it took too long."""
+    said = folder / "said.txt"
+    said.touch()
+    child = multiprocessing.get_context("fork").Process(target=_in_child, args=(folder, tests, said))
+    child.start()
+    child.join(_LONGEST * len(tests))
+    status = 124 if child.is_alive() else child.exitcode
+    child.kill()
+    child.join()
+    return status, said.read_text("utf-8", "replace")
+
+
+def _in_child(folder: Path, tests: Sequence[str], said: Path) -> None:
+    """Run pytest on the copy: its package comes before an installed one, here and in processes that a test starts."""
+    status = 3  # pytest's word for an error inside
     try:
-        done = subprocess.run(command, cwd=folder, env=env, text=True, timeout=_LONGEST * len(tests), **pipes)
-    except subprocess.TimeoutExpired:
-        return -1, "it hangs"
-    return done.returncode, done.stdout
+        for number in (1, 2):
+            os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        for name in [name for name in sys.modules if name.split(".")[0] in ("spatialkit", "tests", "conftest")]:
+            del sys.modules[name]
+        os.chdir(folder)
+        sys.path.insert(0, str(folder))
+        sys.dont_write_bytecode = True
+        for name in [name for name in os.environ if name.startswith("SPATIALKIT_") and name != "SPATIALKIT_DATA"]:
+            del os.environ[name]
+        os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "SPATIALKIT_JOBS": "1"}
+        status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
+        sys.stdout.flush()
+    finally:
+        os._exit(status)
 
 
 def fate(mutant: Mutant, root: Path = ROOT) -> str:
-    """"killed", when its test fails; "survived", when it passes; else that neither can be said.
+    """Whether its test fails ("killed") or passes ("survived"); else in words why neither can be said.
 
     Raises:
         ValueError: If the old text does not stand exactly once in the file.
@@ -100,7 +123,7 @@ def fate(mutant: Mutant, root: Path = ROOT) -> str:
         path.write_text(mutant.applied(path.read_text("utf-8")), "utf-8")
         status, said = _run(folder, [mutant.test])
     fates = {0: "survived", 1: "killed"}
-    return fates.get(status, f"no result, pytest ended with {status}: {said.strip().splitlines()[-1]}")
+    return fates.get(status, f"no result, pytest ended with {status}: {said.strip()[-200:]}")
 
 
 def main(names: Sequence[str] = ()) -> int:
@@ -109,6 +132,8 @@ def main(names: Sequence[str] = ()) -> int:
         print(f"no mutant {', '.join(sorted(unknown))}; there are: {', '.join(catalogue())}")
         return 2
     chosen = [catalogue()[name] for name in names] or list(catalogue().values())
+    for library in _LIBRARIES:  # once, before every test takes a copy of this process
+        importlib.import_module(library)
     with copy_of(ROOT) as folder:
         status, said = _run(folder, sorted({mutant.test for mutant in chosen}))
     if status:

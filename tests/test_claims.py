@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -17,6 +18,7 @@ MADE = {
     "data": ["mnist (original files)"],
     "device": ["CPU"],
     "other code": 0,
+    "equal code": [],
     "runs": 3,
     "seeds": 3,
     "task": ["t"],
@@ -167,3 +169,30 @@ def test_bad_input_says_what_is_wrong(table, own_folders):
     (own_folders / "README.md").write_text("nothing")
     with pytest.raises(ValueError, match="needs the lines"):
         scorecard.write_readme_table()
+
+
+def test_the_scorecard_tells_runs_by_other_code_and_leaves_undefined_cells_empty(table, own_folders):
+    row = {"what": "x", "ours": Estimate(1.0), "verdict": "replicated"}
+    claims.record("so.eq4", [row], table)
+    table.attrs["made"] = MADE | {"other code": 2}
+    claims.record("so.fig1", [row], table)
+    rows = {r["claim"]: r for r in csv.DictReader((own_folders / "figures/scorecard.csv").open(encoding="utf-8"))}
+    assert rows["so.eq4"]["code"] == "present"
+    assert rows["so.fig1"]["code"] == "2 of 3 runs by other code"
+    assert [rows["so.eq4"][name] for name in ("ours", "low", "high", "paper")] == ["1", "", "", ""]
+
+
+def test_the_scorecard_is_written_under_its_lock(table, own_folders, monkeypatch):
+    write, held = claims.atomic_write, []
+
+    def watched(path, content):
+        lock = FileLock(own_folders / "figures" / "scorecard.lock")  # as another process would
+        with pytest.raises(Timeout):
+            lock.acquire(timeout=0)
+            lock.release()
+        held.append(path.name)
+        write(path, content)
+
+    monkeypatch.setattr(claims, "atomic_write", watched)
+    claims.record("so.eq4", [{"what": "x", "ours": Estimate(1.0), "verdict": "replicated"}], table)
+    assert "scorecard.csv" in held
