@@ -123,7 +123,7 @@ def fate(mutant: Mutant, root: Path = ROOT) -> str:
         path.write_text(mutant.applied(path.read_text("utf-8")), "utf-8")
         status, said = _run(folder, [mutant.test])
     fates = {0: "survived", 1: "killed"}
-    return fates.get(status, f"no result, pytest ended with {status}: {said.strip()[-200:]}")
+    return fates.get(status, f"no result, pytest ended with {status}: {' '.join(said.split())[-200:]}")
 
 
 def main(names: Sequence[str] = ()) -> int:

@@ -182,6 +182,14 @@ def test_the_scorecard_tells_runs_by_other_code_and_leaves_undefined_cells_empty
     assert [rows["so.eq4"][name] for name in ("ours", "low", "high", "paper")] == ["1", "", "", ""]
 
 
+def test_no_old_row_of_a_claim_stays_and_no_row_of_another_goes(table, own_folders):
+    row = {"ours": Estimate(1.0), "verdict": "replicated"}
+    for claim, words in (("so.eq4", "ab"), ("so.fig1", "cd"), ("so.eq4", "e")):
+        claims.record(claim, [row | {"what": what} for what in words], table)
+    rows = csv.DictReader((own_folders / "figures/scorecard.csv").open(encoding="utf-8"))
+    assert sorted(r["what"] for r in rows if r["verdict"] != "not run") == ["c", "d", "e"]
+
+
 def test_the_scorecard_is_written_under_its_lock(table, own_folders, monkeypatch):
     write, held = claims.atomic_write, []
 
