@@ -23,11 +23,13 @@ switch = $(if $(filter-out 0 no false,$(1)),$(2))
 ONLY_ARG = $(if $(ONLY),--only "$(ONLY)")
 JOBS_ARG = $(if $(JOBS),--jobs "$(JOBS)")
 
-.PHONY: help env figures test lab render bench audit doctor clean
+.PHONY: help env figures reproduce test lab render bench audit doctor clean
 
 help:  ## this list
 	@echo "make figures   execute the notebooks: every table, every figure, the scorecard"
-	@echo "               PROFILE=smoke|laptop|paper  ONLY=01,02  JOBS=2  FRESH=1 (ignore committed results)"
+	@echo "               PROFILE=smoke|laptop|paper  ONLY=01,12b  JOBS=2  FRESH=1 (ignore committed results)"
+	@echo "make reproduce compute again in build/reproduce, and hold it against the committed evidence"
+	@echo "               ONLY=06  FRESH=1 (begin anew instead of going on with the last one)"
 	@echo "make test      unit tests, all notebooks at profile smoke, their stored outputs, style"
 	@echo "make lab       JupyterLab on this machine only, opened at notebooks/"
 	@echo "make render    rerun the committed notebooks in place from committed results (ONLY=01)"
@@ -41,6 +43,9 @@ env: $(READY)
 
 figures: $(READY)
 	@$(RUN) figures $(if $(PROFILE),--profile "$(PROFILE)") $(ONLY_ARG) $(JOBS_ARG) $(call switch,$(FRESH),--fresh)
+
+reproduce: $(READY)
+	@$(RUN) reproduce $(if $(PROFILE),--profile "$(PROFILE)") $(ONLY_ARG) $(JOBS_ARG) $(call switch,$(FRESH),--fresh)
 
 test: $(READY)
 	@$(RUN) test $(JOBS_ARG)
@@ -65,9 +70,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || { \
 	  echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); spatialkit needs Python 3.11, 3.12 or 3.13." >&2; \
 	  echo "Name one, as in: make $(or $(MAKECMDGOALS),env) PYTHON=python3.12" >&2; exit 1; }
-	@echo "making the environment $(VENV) (about two minutes, 2 GB)" >&2
+	@echo "making the environment $(VENV) with $$($(PYTHON) --version): about two minutes, 2 GB" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]'
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all]'
 	@touch $@
 
 clean:

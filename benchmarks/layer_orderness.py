@@ -60,7 +60,9 @@ def main() -> None:
     for name in NETWORKS:
         memory = {n: peak(__file__, "--measure", name, "--images", str(n)) for n in (100, 1000, 20_000)}
         more = {f"memory, {n} images (MiB)": memory[n] - memory[100] for n in (1000, 20_000)}
-        rows.append({"network": name, "threads": torch.get_num_threads()} | ratio(name, arguments.repeats) | more)
+        for threads in sorted({1, torch.get_num_threads()}):
+            torch.set_num_threads(threads)
+            rows.append({"network": name, "threads": threads} | ratio(name, arguments.repeats) | more)
     table = pd.DataFrame(rows).round(2)
     print(table.to_string(index=False))
     if arguments.csv:

@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
         if name != "verify":  # whose base is a commit
             command.add_argument("--base", type=Path, default=None, help=argparse.SUPPRESS)
         if "only" in options:
-            command.add_argument("--only", type=_numbers, default=(), metavar="01,02", help="only these")
+            command.add_argument("--only", type=_numbers, default=(), metavar="01,12b", help="only these")
         if "jobs" in options:
             command.add_argument("--jobs", type=_positive, default=None, help="processes; default: all cores")
         return command
@@ -29,6 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     figures = add("figures", "execute the notebooks: every table and figure", "only", "jobs")
     figures.add_argument("--profile", choices=("smoke", "laptop", "paper"))
     figures.add_argument("--fresh", action="store_true", help="ignore committed results")
+    again = add("reproduce", "compute again elsewhere, and compare with the committed evidence", "only", "jobs")
+    again.add_argument("--profile", choices=("laptop", "paper"), default="laptop")
+    again.add_argument("--fresh", action="store_true", help="begin anew, instead of going on with the last one")
     add("test", "unit tests, notebooks at profile smoke, stored outputs, style", "jobs")
     add("render", "rerun the committed notebooks in place from committed results", "only", "jobs")
     lab = add("lab", "JupyterLab on this machine only, opened at notebooks/")
@@ -46,8 +49,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> tuple[str, ...]:
-    words = text.replace(",", " ").split()
-    return tuple(sorted({word.zfill(2) if word.isdigit() else word for word in words}))
+    """`1,12b` as ("01", "12b")."""
+    words = text.lower().replace(",", " ").split()
+    return tuple(sorted({word.zfill(2 + len(word.lstrip("0123456789"))) for word in words}))
 
 
 def _positive(text: str) -> int:
@@ -60,8 +64,16 @@ def _figures(args: argparse.Namespace, base: Path, jobs: int) -> int:
     from spatialkit.commands.plan import Plan, choose_profile
     from spatialkit.commands.runner import figures
 
-    profile, reason = (args.profile, "as asked") if args.profile else choose_profile()
+    profile, reason = (args.profile, "as asked") if args.profile else choose_profile(base, args.only, args.fresh)
     return figures(Plan(profile, reason, args.only, jobs, args.fresh, base))
+
+
+def _reproduce(args: argparse.Namespace, base: Path, jobs: int) -> int:
+    from spatialkit.commands.plan import choose_profile
+    from spatialkit.commands.reproduce import Reproduction, reproduce
+
+    choose_profile(base, args.only, fresh=True)  # says before any work which data are missing
+    return reproduce(Reproduction(args.profile, only=args.only, jobs=jobs, base=base), anew=args.fresh)
 
 
 def _test(args: argparse.Namespace, base: Path, jobs: int) -> int:
@@ -116,6 +128,14 @@ def _doctor(args: argparse.Namespace, base: Path, jobs: int) -> int:
     return doctor(base)
 
 
+def _lend_a_home(base: Path) -> None:
+    """A home under build/ for this process and all it starts, if the user has none: Jupyter cannot do without."""
+    if places.home() is None:
+        lent = base / "build" / "home"
+        print(f"HOME is not set and this user has no entry in the list of users: using {lent} as home", file=sys.stderr)
+        os.environ["HOME"] = str(lent)
+
+
 def _internal(words: list[str]) -> int | None:
     """Commands that the runner gives to processes of its own; None when it is none of them."""
     if words[:1] == ["_execute"]:
@@ -133,8 +153,8 @@ def _internal(words: list[str]) -> int | None:
 
 
 _COMMANDS = {
-    "figures": _figures, "test": _test, "render": _render, "lab": _lab, "bench": _bench, "audit": _audit,
-    "doctor": _doctor, "verify": _verify,
+    "figures": _figures, "reproduce": _reproduce, "test": _test, "render": _render, "lab": _lab, "bench": _bench,
+    "audit": _audit, "doctor": _doctor, "verify": _verify,
 }  # fmt: skip
 
 
@@ -150,6 +170,7 @@ def main(words: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         base = (getattr(args, "base", None) or places.root()).resolve()
+        _lend_a_home(base)
         return _COMMANDS[args.command](args, base, getattr(args, "jobs", None) or usable_cores())
     except ValueError as error:
         print(f"{args.command}: {error}", file=sys.stderr)

@@ -27,6 +27,14 @@ def evidence() -> Path:
     return root()
 
 
+def home() -> Path | None:
+    """The user's home folder; None where there is neither HOME nor an entry for the user, as in some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
 def out() -> Path:
     """The folder under which this run writes results/ and figures/.
 

@@ -2,13 +2,11 @@
 
 import csv
 
-import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from spatialkit import claims, places, scorecard
 from spatialkit.claims import Estimate
@@ -39,30 +37,8 @@ def table():
     return table
 
 
-def test_mean_has_students_interval():
-    values = [1.0, 2.0, 4.0, 3.5]
-    ours = claims.mean_of(values)
-    oracle = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert ours.value == pytest.approx(np.mean(values))
-    assert (ours.low, ours.high) == pytest.approx((oracle.low, oracle.high))
-
-
-def test_bootstrap_agrees_with_scipy():
-    values = np.random.default_rng(0).normal(size=40)
-    ours = claims.bootstrap(np.mean, values, resamples=20_000)
-    oracle = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
-    assert (ours.low, ours.high) == pytest.approx((oracle.low, oracle.high), abs=0.01)  # Monte Carlo error
-
-
-def test_bootstrap_resamples_whole_trials():
-    # Within a trial x and y are equal, so that every resampled r is 1.
-    trials = np.random.default_rng(0).normal(size=(6, 4, 1)).repeat(2, axis=2)
-    ours = claims.bootstrap(lambda t: np.corrcoef(t.mean(0).T)[0, 1], trials)
-    assert (ours.low, ours.value, ours.high) == pytest.approx((1, 1, 1))
-
-
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"), [(0.1, 0.2, "replicated"), (-0.1, 0.2, "partly"), (-0.2, -0.1, "not replicated")]
+    ("low", "high", "verdict"), [(0.1, 0.2, "replicated"), (-0.1, 0.2, "undecided"), (-0.2, -0.1, "not replicated")]
 )
 def test_a_verdict_follows_the_interval(low, high, verdict):
     assert claims.judge(Estimate((low + high) / 2, low, high), above=0) == verdict
@@ -78,7 +54,7 @@ def test_above_and_below_never_both_hold(value, down, up, bound):
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
-    [(-0.1, 0.1, "replicated"), (0.1, 0.3, "partly"), (-3, 3, "partly"), (0.3, 0.4, "not replicated")],
+    [(-0.1, 0.1, "replicated"), (0.1, 0.3, "undecided"), (-3, 3, "undecided"), (0.3, 0.4, "not replicated")],
 )
 def test_a_band_is_two_bounds(low, high, verdict):
     assert claims.judge(Estimate((low + high) / 2, low, high), within=(-0.2, 0.2)) == verdict
@@ -89,17 +65,52 @@ def test_an_exact_number_is_judged_by_itself():
     assert claims.judge(Estimate(1.0), above=1) == "not replicated"
 
 
-def test_parts_add_up():
-    assert claims.all_of(["replicated"] * 3) == "replicated"
-    assert claims.all_of(["not replicated"] * 2) == "not replicated"
-    assert claims.all_of(["replicated", "not replicated"]) == "partly"
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.05, 0.2, "replicated"),  # reaches the smallest effect
+        (0.11, 0.2, "replicated"),
+        (0.01, 0.09, "not replicated"),  # above the bound, and too small to count
+        (-0.05, 0.09, "not replicated"),  # a true null, known well enough
+        (-0.05, 0.11, "undecided"),
+        (-0.2, -0.1, "not replicated"),
+    ],
+)
+def test_an_interval_short_of_the_smallest_effect_is_not_replicated(low, high, verdict):
+    assert claims.judge(Estimate((low + high) / 2, low, high), above=0, smallest=0.1) == verdict
+    assert claims.judge(Estimate(-(low + high) / 2, -high, -low), below=0, smallest=-0.1) == verdict
+    shifted = Estimate(1 + (low + high) / 2, 1 + low, 1 + high)
+    assert claims.judge(shifted, above=1, smallest=1.1) == verdict
+
+
+R, U, N, NONE = "replicated", "undecided", "not replicated", "not run"
+
+
+@pytest.mark.parametrize(
+    ("parts", "verdict"),
+    [
+        ([R, R], R),
+        ([N, N], N),
+        ([N, U], N),
+        ([N, U, R], "mixed"),
+        ([R, N], "mixed"),
+        ([R, U], U),
+        ([U], U),
+        ([R, NONE], R),
+        ([NONE, NONE], NONE),
+        ([], NONE),
+    ],
+)
+def test_parts_add_up(parts, verdict):
+    assert claims.all_of(parts) == verdict
+    assert claims.all_of(parts[::-1]) == verdict
 
 
 def test_the_scorecard_has_every_claim_and_replaces_only_one(table, own_folders):
     row = {"what": "x", "ours": Estimate(1.0, 0.5, 1.5), "verdict": "replicated"}
     claims.record("so.fig1", [row, row | {"what": "y", "paper": 2.0}], table)
     claims.record("so.eq4", [row], table)
-    claims.record("so.fig1", [row | {"what": "z", "verdict": "partly"}], table)
+    claims.record("so.fig1", [row | {"what": "z", "verdict": "undecided"}], table)
     rows = list(csv.DictReader((own_folders / "figures/scorecard.csv").open()))
     assert list(dict.fromkeys(r["claim"] for r in rows)) == list(claims.catalogue())
     mine = {r["claim"]: r for r in rows if r["verdict"] != "not run"}
@@ -115,7 +126,7 @@ def test_the_scorecard_has_every_claim_and_replaces_only_one(table, own_folders)
 def test_rows_that_differ_in_data_name_the_copy_that_was_used(table, own_folders):
     row = {"what": "x", "ours": Estimate(1.0), "verdict": "replicated"}
     claims.record("so.eq4", [row | {"dataset": name} for name in ("MNIST", "CIFAR-10", "synthetic")], table)
-    rows = csv.DictReader((own_folders / "figures/scorecard.csv").open())
+    rows = csv.DictReader((own_folders / "figures/scorecard.csv").open(encoding="utf-8"))
     named = [r["dataset"] for r in rows if r["claim"] == "so.eq4"]
     assert named == ["mnist (original files)", "CIFAR-10", "synthetic"]  # the table has no CIFAR-10
 
@@ -131,24 +142,68 @@ def test_writing_the_same_twice_gives_the_same_bytes(table, own_folders):
 
 def test_the_picture_and_the_readme_show_it(table, own_folders):
     row = {"what": "x", "ours": Estimate(1.0, 0.5, 1.5), "verdict": "replicated", "paper": 2.0}
-    claims.record("so.fig1", [row, row | {"what": "y", "verdict": "not replicated"}], table)
+    claims.record("so.fig1", [row, row | {"what": "y", "verdict": "not replicated"}], table, found="It is 1 | not 2.")
     (own_folders / "README.md").write_text("top\n<!-- scorecard: begin -->\nold\n<!-- scorecard: end -->\nbottom\n")
     scorecard.write_readme_table()
     scorecard.draw()
-    text = (own_folders / "README.md").read_text()
+    text = (own_folders / "README.md").read_text("utf-8")
     assert text.startswith("top\n") and text.endswith("\nbottom\n") and "old" not in text
-    assert "| 01 | x (MNIST) | 2 | 1 (0.5 to 1.5) | 1 replicated, 1 not replicated | partly |" in text
-    assert f"{len(claims.catalogue())} claims: 0 replicated, 1 partly" in text
+    says = " ".join(claims.catalogue()["so.fig1"]["says"].split())
+    parts = "🟦🟧 1 replicated, 1 not replicated"
+    assert f"| [so.fig1](figures/so.fig1.png) | {says} | It is 1 \\| not 2. | **mixed** | {parts} |" in text
+    assert f"{len(claims.catalogue())} claims: 0 replicated, 1 mixed" in text
+    assert "2 parts measured: 1 replicated, 0 undecided, 1 not replicated" in text
     assert (own_folders / "figures/scorecard.png").stat().st_size > 1000
 
 
-def test_a_claim_of_mixed_rows_is_partly_replicated(table):
+def test_bars_of_the_picture_are_the_parts(table):
     row = {"what": "x", "ours": Estimate(1.0), "verdict": "replicated"}
-    claims.record("so.fig1", [row, row | {"verdict": "not replicated"}], table)
-    claims.record("so.eq4", [row], table)
-    assert scorecard.verdicts()["so.fig1"] == "partly"
-    assert scorecard.verdicts()["so.eq4"] == "replicated"
-    assert scorecard.verdicts()["rs.fig3"] == "not run"
+    claims.record("so.eq4", [row, row, row, row | {"verdict": "not replicated"}], table)
+    patches = scorecard.figure().axes[0].patches[:4]  # the first claim: one bar per verdict, in their order
+    assert [round(patch.get_width() / 0.92, 6) for patch in patches] == [0.75, 0, 0.25, 0]
+
+
+@given(st.lists(st.sampled_from([R, U, N, NONE]), min_size=1, max_size=60))
+def test_a_bar_has_at_most_ten_squares_and_leaves_no_verdict_out(parts):
+    squares = scorecard.bar(pd.Series(parts))
+    assert len(squares) == min(len(parts), 10)
+    assert len(set(squares)) == len(set(parts))
+
+
+def test_what_was_found_follows_its_claim(table, own_folders):
+    row = {"what": "x", "ours": Estimate(1.0), "verdict": "replicated"}
+    claims.record("so.fig1", [row], table, found="later")
+    claims.record("so.eq4", [row], table, found="é")
+    claims.record("so.fig1", [row], table, found="latest")
+    assert list(claims.findings().items()) == [("so.eq4", "é"), ("so.fig1", "latest")]
+    claims.record("so.fig1", [row], table)
+    assert list(claims.findings()) == ["so.eq4"]
+
+
+def test_rows_of_a_necessary_part_decide_together(table):
+    (text,) = claims.catalogue()["rs.fig3"]["necessary"]
+    row = {"what": "VGG11: (c) drop", "ours": Estimate(1.0), "verdict": "replicated"}
+    fails = row | {"what": f"VGG11: {text} of log R", "verdict": "not replicated"}
+    claims.record("rs.fig3", [row, fails, fails | {"verdict": "undecided"}], table)
+    claims.record("rs.fig1c", [row, fails], table)  # the same rows where nothing is necessary
+    assert scorecard.verdicts()["rs.fig3"] == "not replicated"
+    assert scorecard.verdicts()["rs.fig1c"] == "mixed"
+    claims.record("rs.fig3", [row, fails, fails | {"verdict": "replicated"}], table)
+    assert scorecard.verdicts()["rs.fig3"] == "mixed"
+    assert scorecard.verdicts()["rs.fig5"] == "not run"
+
+
+def test_a_tally_says_what_occurred():
+    rows = [{"verdict": verdict} for verdict in (R, U, R, N)]
+    assert claims.tally(rows) == "2 of 4 replicated, 1 undecided, 1 not replicated"
+    assert claims.tally(rows[::2]) == "all 2 replicated"
+    assert claims.tally(rows[:1]) == "replicated"
+
+
+def test_a_span_says_smallest_and_largest():
+    rows = [{"what": f"({part}) x", "ours": Estimate(v)} for part, v in (("a", 0.214), ("a", 0.48), ("b", 9.0))]
+    assert claims.span(rows, "(a)") == "0.21 to 0.48"
+    assert (claims.span(rows, "(b)"), claims.span(rows, "(c)")) == ("9.00", "not measured")
 
 
 def test_bad_input_says_what_is_wrong(table, own_folders):
@@ -156,17 +211,18 @@ def test_bad_input_says_what_is_wrong(table, own_folders):
         claims.record("so.fig99", [], table)
     with pytest.raises(ValueError, match="verdict must be one of"):
         claims.record("so.fig1", [{"what": "x", "ours": Estimate(1.0), "verdict": "yes"}], table)
-    with pytest.raises(ValueError, match="at least two finite"):
-        claims.mean_of([1.0])
-    with pytest.raises(ValueError, match="at least two finite"):
-        claims.mean_of([1.0, float("nan")])
-    with pytest.raises(ValueError, match="at least three"):
-        claims.bootstrap(np.mean, np.zeros(2))
+    with pytest.raises(ValueError, match="verdict must be one of"):
+        claims.record("so.fig1", [{"what": "x", "ours": Estimate(1.0), "verdict": "mixed"}], table)
+    with pytest.raises(ValueError, match=r"not in claims\.yaml"):
+        claims.smallest("so.fig99")
+    for wrong in ({"above": 0, "smallest": -0.1}, {"below": 1, "smallest": 1.1}, {"within": (0, 1), "smallest": 0.5}):
+        with pytest.raises(ValueError, match="beyond the bound"):
+            claims.judge(Estimate(1.0), **wrong)
     with pytest.raises(ValueError, match="exactly one"):
         claims.judge(Estimate(1.0), above=0, below=1)
     with pytest.raises(ValueError, match="nan"):
         claims.judge(Estimate(float("nan")), above=0)
-    (own_folders / "README.md").write_text("nothing")
+    (own_folders / "README.md").write_text("nothing", "utf-8")
     with pytest.raises(ValueError, match="needs the lines"):
         scorecard.write_readme_table()
 

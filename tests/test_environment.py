@@ -1,6 +1,12 @@
-"""One list of dependencies, one list of pins, one file for conda users: they must agree."""
+"""One list of dependencies, one list of pins, one file for conda users: they must agree. And text is UTF-8."""
 
+import ast
+import os
+import shutil
+import subprocess
+import sys
 import tomllib
+from importlib import metadata
 
 import pytest
 import yaml
@@ -38,6 +44,15 @@ def test_pins_are_exact_and_free_of_local_builds():
     assert all(version and "+" not in version for version in constraints().values())
 
 
+@pytest.mark.parametrize("python", ["3.11.0", "3.11.2", "3.12.0", "3.13.0"])
+def test_every_pin_can_be_met_by_every_python_of_the_range(python):
+    installed = {canonicalize_name(one.metadata["Name"]): one for one in metadata.distributions()}
+    pins = {name: version for name, version in constraints().items() if name in installed}
+    needs = {n: installed[n].metadata["Requires-Python"] for n, v in pins.items() if installed[n].version == v}
+    assert len(needs) > 0.9 * len(pins)
+    assert not {name: need for name, need in needs.items() if need and not SpecifierSet(need).contains(python)}
+
+
 def test_no_file_names_a_package_index():
     for name in ("pyproject.toml", "constraints.txt", "environment.yml", "Makefile"):
         text = (places.root() / name).read_text("utf-8")
@@ -61,3 +76,92 @@ def test_python_ranges_agree():
     assert python.specifier == SpecifierSet(PROJECT["requires-python"])
     named = {line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"] if "Python :: 3." in line}
     assert named == {f"3.{n}" for n in range(9, 17) if python.specifier.contains(f"3.{n}")}
+
+
+SOURCES = sorted((places.root() / "spatialkit").rglob("*.py"))
+
+
+def _without_encoding(path):
+    """Lines that read or write text in whatever encoding the locale has."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        given = {word.arg: word.value for word in node.keywords}
+        values = [one.value for one in [*node.args, *given.values()] if isinstance(one, ast.Constant)]
+        binary = any(isinstance(value, str) and "b" in value and len(value) < 4 for value in values)
+        if name in ("read_text", "write_text"):
+            named = "encoding" in given or len(node.args) > (name == "write_text")
+        elif name == "open" and not binary and ast.unparse(node.func) in ("open", "path.open", "io.open"):
+            named = "encoding" in given
+        else:
+            named = not {"text", "universal_newlines"} & set(given) or "encoding" in given
+        if not named:
+            yield f"{path.name}:{node.lineno}"
+
+
+def test_text_names_its_encoding():
+    assert SOURCES and not [line for path in SOURCES for line in _without_encoding(path)]
+
+
+@pytest.mark.parametrize(
+    ("code", "wrong"),
+    [
+        ("path.read_text()", True),
+        ("path.read_text('utf-8')", False),
+        ("path.write_text(x)", True),
+        ("open(path)", True),
+        ("open(path, 'rb')", False),
+        ("subprocess.run(x, text=True)", True),
+        ("subprocess.run(x, text=True, encoding='utf-8')", False),
+    ],
+)
+def test_a_missing_encoding_is_found(tmp_path, code, wrong):
+    path = tmp_path / "a.py"
+    path.write_text(code, "utf-8")
+    assert bool(list(_without_encoding(path))) == wrong
+
+
+def test_claims_are_read_as_utf8_under_a_locale_of_other_letters():
+    code = "from spatialkit.claims import catalogue, scorecard; import sys; catalogue(); scorecard()"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(places.root())}
+    subprocess.run([sys.executable, "-c", code], env=os.environ | plain, check=True)
+
+
+# The Makefile, with a Python that only says what it is asked.
+
+
+def make(tmp_path, version):
+    """`make env` in a folder of its own; what was said, and how the Python was called."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(places.root() / name, tmp_path)
+    python, venv = tmp_path / "python", tmp_path / ".venv" / "bin" / "python"
+    check = 'echo "$2" | sed "s/sys.version_info/$V/" | exec "$REAL" -'
+    inside = f'case "$1" in -c) {check};; --version) echo "Python $W";; esac'
+    text = f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\n{inside}\n'
+    venv.parent.mkdir(parents=True)
+    for path in (python, venv):
+        path.write_text(text, "utf-8")
+        path.chmod(0o755)
+    numbers = tuple(map(int, version.split(".")))
+    env = os.environ | {"V": str(numbers), "W": version, "REAL": sys.executable, "VIRTUAL_ENV": "", "CONDA_PREFIX": ""}
+    done = subprocess.run(
+        ["make", "env", f"PYTHON={python}"], cwd=tmp_path, env=env, capture_output=True, encoding="utf-8"
+    )
+    return done, (tmp_path / "calls").read_text("utf-8")
+
+
+@pytest.mark.parametrize("version", ["3.10.12", "3.14.0"])
+def test_a_python_of_another_version_is_told_at_once(tmp_path, version):
+    done, calls = make(tmp_path, version)
+    assert done.returncode != 0 and "venv" not in calls and "pip" not in calls
+    assert f"is Python {version}; spatialkit needs Python 3.11, 3.12 or 3.13." in done.stderr
+
+
+@pytest.mark.parametrize("version", ["3.11.2", "3.13.0"])
+def test_the_installation_shows_its_progress(tmp_path, version):
+    done, calls = make(tmp_path, version)
+    assert done.returncode == 0, done.stderr
+    (install,) = [line for line in calls.splitlines() if "pip install" in line]
+    assert " -q" not in install and "-c constraints.txt -e .[all]" in install
+    assert f"with Python {version}: about two minutes" in done.stderr

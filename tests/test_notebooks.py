@@ -42,7 +42,7 @@ def test_is_valid_and_small(path, notebook):
 
 
 def test_name_has_a_number(path):
-    assert re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem)
+    assert re.fullmatch(r"\d\d[a-z]?_[a-z0-9_]+", path.stem)
 
 
 def test_was_executed_from_top_to_bottom(notebook):

@@ -1,5 +1,7 @@
 """Figures: the same table gives the same bytes."""
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
@@ -50,7 +52,7 @@ def test_the_same_table_gives_the_same_bytes_and_another_does_not():
 def test_the_tidy_table_lies_beside_the_picture(own_folder):
     draw([1.0, 2.0, 3.0])
     assert pd.read_csv(own_folder / "x.csv")["value"].tolist() == [1.0, 2.0, 3.0]
-    assert "<text" in (own_folder / "x.svg").read_text()  # text stays text
+    assert "<text" in (own_folder / "x.svg").read_text("utf-8")  # text stays text
 
 
 def test_provenance_stands_below_the_figure(own_folder):
@@ -59,7 +61,7 @@ def test_provenance_stands_below_the_figure(own_folder):
     table.attrs["made"] = made
     figure, axis = plt.subplots()
     plot.save(figure, "y", table)
-    assert "profile laptop; no data set; CPU; 2 runs, 2 seeds" in (own_folder / "y.svg").read_text()
+    assert "profile laptop; no data set; CPU; 2 runs, 2 seeds" in (own_folder / "y.svg").read_text("utf-8")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -73,11 +75,113 @@ def test_a_sheet_of_images_keeps_every_pixel(channels):
     assert torch.equal(fourth.reshape(images[3].shape), images[3])
 
 
-def test_sliders_are_for_people(monkeypatch):
+# Left alone where only last digits differ, as on another processor.
+
+
+def draw_dots(own_folder, *, nudge=0.0, label="dots", shade=0.5):
+    plot.set_theme()
+    figure, axes = plt.subplots(1, 2)
+    places_of = [0.1 + nudge, 0.5, 0.9]
+    axes[0].scatter(places_of, places_of, color=[(shade, 0.2, 0.7)] * 3, clip_on=True)
+    axes[0].set(xlim=(0, 1), ylim=(0, 1), xlabel=label)
+    axes[1].imshow([[0.0, shade], [0.2, 1.0]])
+    plot.save(figure, "dots", pd.DataFrame({"x": places_of}))
+    return {path.suffix: path.read_bytes() for path in own_folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "change", [{"nudge": 1e-9}, {"nudge": 5e-8}, {"shade": 0.5 + 1 / 500}], ids=["none", "digits", "colour"]
+)
+def test_a_figure_that_says_the_same_is_left_alone(own_folder, change):
+    first = draw_dots(own_folder)
+    assert draw_dots(own_folder, **change) == first
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        ({"nudge": 1e-3}, {".svg", ".png", ".csv"}),
+        ({"nudge": 1e-6}, {".csv"}),  # too small for the picture, not for the table
+        ({"label": "dots 2"}, {".svg", ".png"}),
+        ({"shade": 0.55}, {".svg", ".png"}),
+    ],
+)
+def test_a_figure_that_says_something_else_is_written_anew(own_folder, change, kinds):
+    first, second = draw_dots(own_folder), draw_dots(own_folder, **change)
+    assert {kind for kind in first if first[kind] != second[kind]} == kinds
+
+
+def test_a_damaged_figure_is_written_anew(own_folder):
+    first = draw_dots(own_folder)
+    for path in own_folder.iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    assert draw_dots(own_folder) == first
+
+
+def test_words_of_a_drawing_count_to_the_last_digit():
+    one, other = (f'<svg><text x="1.00001">R = 0.12{digit}</text></svg>'.encode() for digit in (3, 4))
+    assert plot._same_drawing(one, one.replace(b"1.00001", b"1.00002"))
+    assert not plot._same_drawing(one, other)
+
+
+def test_markers_named_after_their_paths_count_by_their_order():
+    name = '<path id="m{0}" d="M 0 {1}"/><use href="#m{0}"/><use href="#m{2}"/>'.format
+    one = name("8e3a0b1c2d", "0.111111", "8e3a0b1c2d").encode()
+    assert plot._same_drawing(one, name("1f2e3d4c5b", "0.111112", "1f2e3d4c5b").encode())
+    assert not plot._same_drawing(one, name("1f2e3d4c5b", "0.111112", "ffffffffff").encode())
+
+
+def test_a_figure_that_cannot_be_written_says_what_to_do(own_folder):
+    own_folder.write_text("a file where the folder should be", "utf-8")
+    with pytest.raises(ValueError, match=r"cannot write .*set SPATIALKIT_OUT to a folder of yours"):
+        draw_dots(own_folder)
+
+
+# Sliders: where somebody can move them.
+
+
+class Kernel:
+    def __init__(self, **content):
+        self.content = content
+
+    def get_parent(self):
+        return {"content": self.content}
+
+
+@pytest.fixture
+def asked(monkeypatch):
     asked = []
     monkeypatch.setattr("ipywidgets.interact", lambda function, **controls: asked.append((function, controls)))
-    plot.explore(print, steps=(0, 9))
-    assert asked == []  # SPATIALKIT_OUT is set, as the batch commands do
-    monkeypatch.delenv("SPATIALKIT_OUT")
-    plot.explore(print, steps=(0, 9))
+    return asked
+
+
+def test_sliders_are_for_front_ends_that_can_ask_their_user(monkeypatch, asked):
+    shell = SimpleNamespace(kernel=Kernel(allow_stdin=True))
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    plot.explore(print, steps=(0, 9))  # SPATIALKIT_OUT is set here: it says nothing about who is there
     assert asked == [(print, {"steps": (0, 9)})]
+
+
+@pytest.mark.parametrize("shell", [None, SimpleNamespace(), SimpleNamespace(kernel=Kernel(allow_stdin=False))])
+def test_a_batch_run_draws_the_first_values_instead(monkeypatch, asked, shell):
+    monkeypatch.delenv("SPATIALKIT_OUT")
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    drawn = []
+
+    def show(steps, scale, kind, flag, own=7):
+        drawn.append((steps, scale, kind, flag, own))
+
+    plot.explore(show, steps=(0, 9, 2), scale=(0.5, 1.5), kind=["a", "b"], flag=True, own=(0, 9))
+    assert asked == [] and drawn == [(4, 0.5, "a", True, 7)]
+
+
+def test_first_values_are_those_of_ipywidgets(monkeypatch):
+    from ipywidgets import interactive
+
+    def show(steps, scale, kind, flag, own=7):
+        return steps, scale, kind, flag, own
+
+    controls = {"steps": (0, 9, 2), "scale": (0.5, 2.0, 0.25), "kind": ["a", "b"], "flag": True, "own": (0, 9)}
+    monkeypatch.setattr("IPython.get_ipython", lambda: None)
+    widgets = interactive(show, **controls).kwargs_widgets
+    assert [plot._first_value(show, name, control) for name, control in controls.items()] == [w.value for w in widgets]

@@ -7,6 +7,7 @@ import sys
 import time
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -148,7 +149,7 @@ class BatchNormNet(nn.Sequential):
 @pytest.mark.parametrize(("optimizer", "schedule"), [("adam", "1"), ("sgd", "0")])
 def test_killed_and_resumed_gives_the_same_bits(tmp_path, optimizer, schedule):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(SCRIPT, "utf-8")
     root = os.path.dirname(os.path.dirname(__file__))
     results = []
     for kills in (0, 2):
@@ -270,3 +271,24 @@ def test_bad_input_says_what_is_wrong():
         standardise(images[0])
     with pytest.raises(ValueError, match="constant"):
         standardise(torch.zeros(3, 1, 4, 4))
+    with pytest.raises(ValueError, match="must be a tensor"):
+        standardise(np.zeros((3, 1, 4, 4)))
+    with pytest.raises(ValueError, match=r"training images' 3 channels, got \(5, 1, 4, 4\)"):
+        standardise(torch.rand(5, 3, 4, 4), torch.rand(5, 1, 4, 4))
+    with pytest.raises(ValueError, match="hold nan or inf"):
+        standardise(torch.full((3, 1, 4, 4), torch.nan))
+    with pytest.raises(ValueError, match="at least one image"):
+        predict(network(), images[:0])
+    with pytest.raises(ValueError, match="labels must be one per image"):
+        error_rate(network(), images, labels[:, None])
+    with pytest.raises(ValueError, match="has its training diverged"):
+        error_rate(nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 2)), images * torch.nan, labels * 0)
+
+
+def test_predict_leaves_images_and_every_mode_alone():
+    images = torch.randn(9, 3)
+    before, model = images.clone(), nn.Sequential(nn.ReLU(inplace=True), nn.Dropout())
+    model[1].eval()
+    predict(model, images, batch=4)
+    assert torch.equal(images, before)
+    assert model.training and model[0].training and not model[1].training

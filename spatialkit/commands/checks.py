@@ -12,7 +12,7 @@ from pathlib import Path
 
 from spatialkit.commands import report
 from spatialkit.commands.plan import Plan, environment, select
-from spatialkit.commands.runner import alone, run_notebooks
+from spatialkit.commands.runner import alone, check_writable, run_notebooks
 
 __all__ = ["Part", "check_all", "pytest_part", "table_differs"]
 
@@ -58,8 +58,10 @@ def pytest_part(name: str, words: list[str], base: Path, env: dict[str, str] | N
 
 
 def _unit_tests(base: Path, jobs: int) -> Part:
+    """After the smoke notebooks, whose results the tests of other parameters begin with."""
     spread = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
-    return pytest_part("unit tests", ["tests", *spread], base, environment(base / "build" / "unit"))
+    env = environment(base / "build" / "unit", SPATIALKIT_SMOKE=str(base / "build" / "smoke"))
+    return pytest_part("unit tests", ["tests", *spread], base, env)
 
 
 def _smoke(base: Path, jobs: int) -> Part:
@@ -114,9 +116,14 @@ def _style(base: Path) -> Part:
 
 
 def check_all(base: Path, jobs: int) -> int:
-    """Run every part, print one line for each, and end with `N passed, N failed` alone on a line."""
+    """Run every part, print one line for each, and end with `N passed, N failed` alone on a line.
+
+    Raises:
+        ValueError: If build/ cannot be written.
+    """
+    check_writable(base / "build")
     parts = []
-    for run in (_unit_tests, _smoke, _stored_outputs, _tables_behind_figures):
+    for run in (_smoke, _unit_tests, _stored_outputs, _tables_behind_figures):
         print(f"\n== {run.__name__.strip('_').replace('_', ' ')}", flush=True)
         parts.append(run(base, jobs))
     print("\n== style", flush=True)

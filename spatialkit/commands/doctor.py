@@ -9,7 +9,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from spatialkit.commands.plan import DATA_SETS, choose_profile, select, usable_cores
+from spatialkit.commands.plan import choose_profile, data_sets, select, usable_cores
 
 __all__ = ["doctor"]
 
@@ -65,7 +65,7 @@ def _data() -> None:
         elif state == "downloadable":
             _say("online", name, "downloaded with checksums at the first use")
         else:
-            _say("missing", name, _GET_DATA if name in DATA_SETS else f"optional; {_GET_DATA}")
+            _say("missing", name, _GET_DATA if name in data_sets() else f"optional; {_GET_DATA}")
     return None
 
 
@@ -95,7 +95,7 @@ def _places(base: Path) -> None:
 def _commit(base: Path) -> None:
     try:
         command = ["git", "rev-parse", "--short=10", "HEAD"]
-        done = subprocess.run(command, cwd=base, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, cwd=base, capture_output=True, encoding="utf-8", timeout=10)
     except (OSError, subprocess.SubprocessError):
         return _say("missing", "commit", "no git here; records will say so: install git")
     if done.returncode != 0:
@@ -103,9 +103,9 @@ def _commit(base: Path) -> None:
     return _say("found", "commit", done.stdout.strip())
 
 
-def _profile() -> None:
+def _profile(base: Path) -> None:
     try:
-        profile, reason = choose_profile()
+        profile, reason = choose_profile(base)
     except ImportError:
         return
     print(f"\nmake figures would run profile {profile} ({reason})", flush=True)
@@ -120,5 +120,5 @@ def doctor(base: Path) -> int:
     _places(base)
     _commit(base)
     _data()
-    _profile()
+    _profile(base)
     return 0

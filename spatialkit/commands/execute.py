@@ -6,17 +6,22 @@ import json
 import logging
 import os
 import re
+import shutil
 import socket
 import sys
 import tempfile
+import threading
+import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Outcome", "execute", "failed_path", "part_path", "read_outcome"]
+__all__ = ["PARENT", "Outcome", "execute", "failed_path", "part_path", "read_outcome"]
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_FOLDER = "spatialkit-"
+PARENT = "SPATIALKIT_PARENT"  # the process whose end ends the notebook
 _LONGEST_SOCKET_PATH = 90  # bytes; systems allow 104 or more
 
 
@@ -43,20 +48,60 @@ def failed_path(output: Path) -> Path:
 
 
 @contextmanager
-def _kernel_config():
+def _private_folder():
+    """A folder for the kernel's sockets and connection file, named by this process; it also removes stale ones.
+
+    In the temporary folder, because the path of a socket must be short.
+    """
+    for stale in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
+        owner = stale.name.removeprefix(_FOLDER).split("-")[0]
+        with suppress(OSError):
+            if owner.isdigit() and not _runs(int(owner)) and stale.stat().st_uid == os.getuid():
+                shutil.rmtree(stale)
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-") as folder:
+        tempfile.tempdir = folder  # where jupyter_client puts the connection file
+        try:
+            yield Path(folder).resolve()
+        finally:
+            tempfile.tempdir = before
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _kernel_config(folder: Path):
     """Kernel messages through sockets in a private folder, where the platform has them.
 
     They cannot collide with the ports of another notebook, and nobody else on the machine can listen.
     """
     from traitlets.config import Config
 
-    with tempfile.TemporaryDirectory(prefix="sk") as folder:
-        config = Config()
-        path = str(Path(folder).resolve() / "k")
-        if hasattr(socket, "AF_UNIX") and len(os.fsencode(path)) < _LONGEST_SOCKET_PATH:
-            config.KernelManager.transport = "ipc"
-            config.KernelManager.ip = path
-        yield config
+    config, path = Config(), str(folder / "k")
+    if hasattr(socket, "AF_UNIX") and len(os.fsencode(path)) < _LONGEST_SOCKET_PATH:
+        config.KernelManager.transport = "ipc"
+        config.KernelManager.ip = path
+    return config
+
+
+def _end_with_parent(folder: Path) -> None:
+    """End this process within a second of the one that started it, however that ended; the kernel then ends itself."""
+    parent = int(os.environ.get(PARENT) or os.getppid())
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _log_to_stdout() -> None:
@@ -81,7 +126,8 @@ def execute(notebook: Path, output: Path, parameters: dict | None = None) -> int
     output.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(output)
     try:
-        with _kernel_config() as config:
+        with _private_folder() as folder:
+            _end_with_parent(folder)
             papermill.execute_notebook(
                 notebook.resolve(),
                 part.resolve(),
@@ -91,7 +137,7 @@ def execute(notebook: Path, output: Path, parameters: dict | None = None) -> int
                 cwd=notebook.resolve().parent,
                 progress_bar=False,
                 log_output=True,
-                config=config,
+                config=_kernel_config(folder),
             )
     except (PapermillExecutionError, DeadKernelError) as error:
         print(_ANSI.sub("", f"{type(error).__name__}: {error}"), flush=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 from dataclasses import dataclass, field
@@ -11,17 +13,29 @@ from pathlib import Path
 from spatialkit import places
 
 __all__ = [
-    "DATA_SETS",
     "Plan",
     "choose_profile",
+    "data_of",
+    "data_sets",
     "environment",
     "environment_of",
+    "number_of",
     "records_of",
+    "results_suffice",
     "select",
+    "tasks_of",
     "usable_cores",
 ]
 
-DATA_SETS = ("mnist", "fashion_mnist", "cifar10")
+_NUMBER = re.compile(r"\d\d[a-z]?_.+")
+_TASK = re.compile(r"^@(?:lab\.)?task\(version=(\d+)[^)\n]*\)\s*\ndef (\w+)\(", re.MULTILINE)
+
+
+def data_sets() -> tuple[str, ...]:
+    """The data sets that the notebooks' own profile needs."""
+    from spatialkit.data.sets import SETS
+
+    return tuple(name for name, known in SETS.items() if known.needed)
 
 
 def usable_cores() -> int:
@@ -49,6 +63,13 @@ class Plan:
         """Smoke output is no evidence: it stays in the ignored build folder."""
         return self.build if self.profile == "smoke" else self.base
 
+    @functools.cached_property
+    def width(self) -> int:
+        """How many notebooks run at once: several where they mostly read, one where its sweeps take all cores."""
+        notebooks = select(self.base, self.only)
+        reads = self.profile == "laptop" and not self.fresh and results_suffice(self.base, notebooks)
+        return min(self.jobs, max(1, len(notebooks))) if reads or self.profile == "smoke" else 1
+
     @property
     def marker(self) -> Path:
         """Holds the start of a fresh run, so that a killed one goes on where it stopped."""
@@ -61,18 +82,80 @@ class Plan:
         return self.build / "logs" / f"{notebook.stem}.log"
 
 
-def choose_profile() -> tuple[str, str]:
-    """Laptop where its data are here or can be had, else smoke; and why."""
+def choose_profile(base: Path | None = None, only: tuple[str, ...] = (), fresh: bool = False) -> tuple[str, str]:
+    """Laptop where its results are committed, or else its data are here or can be had; else smoke; and why.
+
+    Raises:
+        ValueError: If everything is to be computed again (``fresh``) and a data set cannot be had.
+    """
     from spatialkit import data
 
-    states = {name: data.available(name) for name in DATA_SETS}
+    notebooks = select(base or places.root(), only)
+    if not fresh and results_suffice(base or places.root(), notebooks):
+        return "laptop", "the committed results suffice"
+    needed = data_of(base or places.root(), notebooks)
+    states = {name: data.available(name) for name in needed}
     absent = [name for name, state in states.items() if state not in ("here", "downloadable")]
     if absent:
         names = ", ".join(absent)
+        if fresh:
+            raise ValueError(
+                f"to compute everything again takes {names}: set SPATIALKIT_DATA to a folder that holds them, or run "
+                "once with network access, and they are downloaded. PROFILE=smoke needs no data"
+            )
         return "smoke", f"{names} neither here nor downloadable, `python -m spatialkit doctor` says more"
     if all(state == "here" for state in states.values()):
-        return "laptop", "the data sets are here"
+        return "laptop", "the data sets are here" if needed else "no data set is needed"
     return "laptop", "the data sets can be downloaded"
+
+
+def tasks_of(notebook: Path) -> dict[str, int]:
+    """Name and version of every task that a notebook defines, from its text alone: nothing is executed."""
+    cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return {name: int(version) for version, name in _TASK.findall(code)}
+
+
+def results_suffice(base: Path, notebooks: list[Path]) -> bool:
+    """Whether the notebooks can be expected to read all of their runs at profile laptop.
+
+    Each that has tasks must have committed records, and each recorded task some of its present version; a task
+    without any record may be one that the defaults of the notebook's parameters leave out.
+    """
+    return bool(notebooks) and all(_reads(base, tasks_of(notebook)) for notebook in notebooks)
+
+
+def _reads(base: Path, tasks: dict[str, int]) -> bool:
+    from spatialkit.lab.store import Store
+
+    recorded = {name: Store(base / "results", name).read().values() for name in tasks}
+    versions = {
+        name: {record["version"] for record in records if record["made"]["profile"] == "laptop"}
+        for name, records in recorded.items()
+        if records
+    }
+    return all(tasks[name] in found for name, found in versions.items()) and bool(versions or not tasks)
+
+
+def data_of(base: Path, notebooks: list[Path]) -> tuple[str, ...]:
+    """The data sets of profile laptop that the committed runs of these notebooks loaded; without any runs, all."""
+    names: set[str] = set()
+    for notebook in notebooks:
+        made = records_of(base, "laptop", [notebook])
+        if tasks_of(notebook) and not made:
+            return data_sets()
+        names |= {loaded.split("/")[0] for one in made for loaded in one.get("data", {})}
+    return tuple(name for name in data_sets() if name in names)
+
+
+def number_of(notebook: Path) -> str:
+    """``12`` of ``12_name``, ``12b`` of ``12b_name``: the second notebook of one number has a letter."""
+    return notebook.name.split("_")[0]
+
+
+def _matches(wanted: str, number: str) -> bool:
+    """``12`` wants every notebook of that number, ``12b`` that one alone."""
+    return wanted == number or (wanted.isdigit() and wanted == number[:2])
 
 
 def select(base: Path, only: tuple[str, ...] = ()) -> list[Path]:
@@ -81,13 +164,14 @@ def select(base: Path, only: tuple[str, ...] = ()) -> list[Path]:
     Raises:
         ValueError: If a wanted number has no notebook.
     """
-    found = sorted((base / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    wanted = {number.zfill(2) for number in only}
-    missing = wanted - {path.name[:2] for path in found}
+    found = [path for path in sorted((base / "notebooks").glob("[0-9][0-9]*_*.ipynb")) if _NUMBER.fullmatch(path.stem)]
+    numbers = [number_of(path) for path in found]
+    wanted = {number.zfill(2 + len(number.lstrip("0123456789"))) for number in only}  # 1 is 01, 2b is 02b
+    missing = [one for one in sorted(wanted) if not any(_matches(one, number) for number in numbers)]
     if missing:
-        there = ", ".join(path.name[:2] for path in found) or "none"
-        raise ValueError(f"no notebook numbered {', '.join(sorted(missing))}; there are: {there}")
-    chosen = [path for path in found if not wanted or path.name[:2] in wanted]
+        there = ", ".join(numbers) or "none"
+        raise ValueError(f"no notebook numbered {', '.join(missing)}; there are: {there}")
+    chosen = [path for path in found if not wanted or any(_matches(one, number_of(path)) for one in wanted)]
     return sorted(chosen, key=lambda path: (path.name.startswith("00"), path.name))
 
 
@@ -97,6 +181,7 @@ def environment(out: Path | None = None, **more: str) -> dict[str, str]:
     env |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     package = str(Path(__file__).resolve().parents[2])
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    env["PYTHONUTF8"] = "1"  # text files and logs are UTF-8 whatever the locale
     env["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else a remark of the debugger in every log
     if env.get("SPATIALKIT_DATA"):  # notebooks run in another folder than this process
         env["SPATIALKIT_DATA"] = str(Path(env["SPATIALKIT_DATA"]).expanduser().resolve())
@@ -106,8 +191,8 @@ def environment(out: Path | None = None, **more: str) -> dict[str, str]:
 
 
 def environment_of(plan: Plan) -> dict[str, str]:
-    """For smoke, notebooks run side by side and sweeps in one process; else the other way round."""
-    jobs = 1 if plan.profile == "smoke" else plan.jobs
+    """Notebooks side by side share the cores with their sweeps; a notebook that computes alone has them all."""
+    jobs = 1 if plan.profile == "smoke" else max(1, plan.jobs // plan.width)
     more = {"SPATIALKIT_JOBS": str(jobs), "SPATIALKIT_TQDM_INTERVAL": "10"}
     if plan.fresh and plan.profile != "smoke":
         more["SPATIALKIT_FRESH"] = _fresh_since(plan.marker)
@@ -117,16 +202,14 @@ def environment_of(plan: Plan) -> dict[str, str]:
 def _fresh_since(marker: Path) -> str:
     if not marker.exists():
         marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.write_text(datetime.now(UTC).isoformat(timespec="seconds"))
-    return marker.read_text().strip()
+        marker.write_text(datetime.now(UTC).isoformat(timespec="seconds"), "utf-8")
+    return marker.read_text("utf-8").strip()
 
 
 def records_of(base: Path, profile: str, notebooks: list[Path]) -> list[dict]:
     """How the committed results of the tasks that these notebooks define, at this profile, were made."""
     from spatialkit.lab.store import Store
 
-    code = "\n".join(path.read_text("utf-8") for path in notebooks)
-    made = []
-    for task in re.findall(r"def (\w+)\(", code):
-        made += [record["made"] for record in Store(base / "results", task).read().values()]
-    return [m for m in made if m["profile"] == profile]
+    tasks = {name for path in notebooks for name in tasks_of(path)}
+    records = [record for task in sorted(tasks) for record in Store(base / "results", task).read().values()]
+    return [record["made"] for record in records if record["made"]["profile"] == profile]

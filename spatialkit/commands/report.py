@@ -41,9 +41,42 @@ def duration_words(records: list[dict], plan: Plan, n_notebooks: int) -> str:
     total = sum(float(record.get("seconds") or 0) for record in records)
     going_on = ""
     if plan.marker.exists():
-        begun = plan.marker.read_text().strip()
+        begun = plan.marker.read_text("utf-8").strip()
         going_on = f"; going on with the run begun at {begun} (make clean forgets it)"
     return f"{_words(total / plan.jobs)} with {jobs}, everything computed again{going_on}"
+
+
+def print_ending(plan: Plan) -> None:
+    """Where the figures are, and which claims of these notebooks hold, by the scorecard."""
+    card = plan.out / "figures" / "scorecard.csv"
+    if not card.is_file():
+        return
+    n_figures = len(list((plan.out / "figures").glob("*.png")))
+    print(f"\n{count(n_figures, 'figure')} as png and svg, each with its table as csv, in {shown(card.parent)}/")
+    if plan.profile == "smoke":
+        print("profile smoke proves that every line runs and is no evidence: no verdict follows from it", flush=True)
+        return
+    for verdict, names in claims_by_verdict(plan, card).items():
+        print(f"  {verdict}: {len(names)} ({', '.join(names)})")
+    print(
+        f"every quantity with its interval and verdict: {shown(card)}; as a picture: {shown(card.with_suffix('.png'))}"
+    )
+
+
+def claims_by_verdict(plan: Plan, card: Path) -> dict[str, list[str]]:
+    """Verdict -> ids of the claims of the plan's notebooks, in the scorecard's own words and order."""
+    import pandas as pd
+
+    from spatialkit import claims, scorecard
+    from spatialkit.commands.plan import number_of, select
+
+    rows = pd.read_csv(card, dtype=str, keep_default_na=False)
+    numbers = {number_of(path) for path in select(plan.base, plan.only)}
+    found: dict[str, list[str]] = {verdict: [] for verdict in claims.VERDICTS}
+    for claim, verdict in scorecard.verdicts(rows).items():
+        if claims.catalogue()[claim]["notebook"] in numbers:
+            found.setdefault(verdict, []).append(claim)
+    return {verdict: names for verdict, names in found.items() if names}
 
 
 def last_line(log: Path) -> str:

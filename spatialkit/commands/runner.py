@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spatialkit import places
 from spatialkit.commands import report
-from spatialkit.commands.execute import Outcome, failed_path, part_path, read_outcome
+from spatialkit.commands.execute import PARENT, Outcome, failed_path, part_path, read_outcome
 from spatialkit.commands.plan import Plan, environment_of, records_of, select
 
-__all__ = ["Workers", "alone", "figures", "run_notebooks"]
+__all__ = ["Workers", "alone", "check_writable", "figures", "remove_leftovers", "run_notebooks"]
 
+_ABANDONED = 600  # seconds after which a file is not being written any more
 _HEARTBEAT = 60  # seconds between two lines on a notebook that takes long
 
 
@@ -66,7 +69,8 @@ class Workers:
         with self._lock:
             if self._stopped:
                 return 1
-            process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=self._env)
+            env = self._env | {PARENT: str(os.getpid())}
+            process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=env)
             self._live.add(process)
         start = time.monotonic()
         while True:
@@ -84,7 +88,7 @@ class Workers:
 def _refresh_scorecard(env: dict[str, str]) -> list[Outcome]:
     """Bring the scorecard's picture and the README's table up to date; an outcome only when that fails."""
     command = [sys.executable, "-m", "spatialkit", "_scorecard"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode == 0:
         return []
     lines = done.stderr.strip().splitlines() or ["no message"]
@@ -103,13 +107,11 @@ def run_notebooks(plan: Plan) -> list[Outcome]:
     if smoke:
         shutil.rmtree(plan.build, ignore_errors=True)
     env = environment_of(plan)
-    with Workers(plan.jobs if smoke else 1, env, plan.profile) as workers:
+    with Workers(plan.width, env, plan.profile) as workers:
         outcomes = workers.run([task for task in tasks if not task[0].name.startswith("00")])
-        if not smoke and plan.base == places.root():
+        if plan.out == places.root():
             outcomes += _refresh_scorecard(env)
         outcomes += workers.run([task for task in tasks if task[0].name.startswith("00")])
-    if plan.fresh and all(outcome.status == "passed" for outcome in outcomes):
-        plan.marker.unlink(missing_ok=True)
     return outcomes
 
 
@@ -122,7 +124,7 @@ def alone(base: Path, what: str):
     """
     from filelock import FileLock, Timeout
 
-    (base / "build").mkdir(parents=True, exist_ok=True)
+    check_writable(base / "build")
     try:
         lock = FileLock(base / "build" / f"{what}.lock").acquire(timeout=0)
     except Timeout:
@@ -131,15 +133,48 @@ def alone(base: Path, what: str):
         yield
 
 
+def check_writable(*folders: Path) -> None:
+    """Make the folders and write a byte into each, before any work whose result would be lost.
+
+    Raises:
+        ValueError: If one cannot be written; says which, why, and what to do.
+    """
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"x")
+        except OSError as error:
+            raise ValueError(
+                f"cannot write in {folder} ({error.strerror}): make room or set its permissions, or work in a copy of "
+                "the bundle in a folder of your own (git clone). To only read: a notebook opened by hand writes where "
+                "SPATIALKIT_OUT says"
+            ) from None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a kill in the middle of a write left: `.part` files that nobody has written for ten minutes."""
+    for name in ("results", "figures"):
+        for part in (folder / name).glob(".*.part"):
+            with suppress(OSError):
+                if time.time() - part.stat().st_mtime > _ABANDONED:
+                    part.unlink()
+
+
 def figures(plan: Plan) -> int:
     """Run the plan and report. Exit status 0 when every notebook passed."""
     notebooks = select(plan.base, plan.only)
     takes = report.duration_words(records_of(plan.base, plan.profile, notebooks), plan, len(notebooks))
     what = report.count(len(notebooks), "notebook")
     print(f"profile {plan.profile} ({plan.reason}): {what}, {takes}", flush=True)
+    check_writable(plan.build, plan.out / "results", plan.out / "figures")
     with alone(plan.base, plan.profile):
+        remove_leftovers(plan.out)
         before = report.fingerprints(None if plan.profile == "smoke" else plan.base)
         outcomes = run_notebooks(plan)
+        if plan.fresh and all(outcome.status == "passed" for outcome in outcomes):
+            plan.marker.unlink(missing_ok=True)
         report.print_summary(outcomes)
         report.print_changes(before, report.fingerprints(plan.out), plan)
+        report.print_ending(plan)
     return 0 if all(outcome.status == "passed" for outcome in outcomes) else 1

@@ -6,7 +6,10 @@ import hashlib
 import http.client
 import os
 import shutil
+import ssl
 import tempfile
+import urllib.error
+import urllib.parse
 import urllib.request
 import warnings
 import zipfile
@@ -16,7 +19,9 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-__all__ = ["DataMissing", "cache_folder", "download", "folders", "kept", "reachable"]
+from spatialkit import places
+
+__all__ = ["DataMissing", "cache_folder", "download", "folders", "kept", "obstacle", "reachable"]
 
 
 class DataMissing(FileNotFoundError):
@@ -24,8 +29,14 @@ class DataMissing(FileNotFoundError):
 
 
 def cache_folder() -> Path:
-    """Folder for downloads and decoded images: ``spatialkit`` in ``XDG_CACHE_HOME``, else in ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().resolve() / "spatialkit"
+    """Folder for downloads and decoded images: ``spatialkit`` in ``XDG_CACHE_HOME``, else in ``~/.cache``.
+
+    Without a home folder, as in some containers: ``build/cache`` of the bundle.
+    """
+    named, home = os.environ.get("XDG_CACHE_HOME"), places.home()
+    if named and (home or not named.startswith("~")):
+        return Path(named).expanduser().resolve() / "spatialkit"
+    return home.resolve() / ".cache" / "spatialkit" if home else places.root() / "build" / "cache"
 
 
 def folders(root: str | os.PathLike | None) -> tuple[Path, ...]:
@@ -37,13 +48,44 @@ def folders(root: str | os.PathLike | None) -> tuple[Path, ...]:
 
 def reachable(url: str, timeout: float = 5.0) -> bool:
     """Whether the network holds ``url``. ``SPATIALKIT_OFFLINE=1``: no, without asking."""
+    return obstacle(url, timeout) == ""
+
+
+def obstacle(url: str, timeout: float = 5.0) -> str:
+    """Why ``url`` cannot be had, and what to do about it, in words; empty if it can.
+
+    Asks for the head alone; a server that refuses that is asked for the file, of which nothing is read.
+    """
     if os.environ.get("SPATIALKIT_OFFLINE", "0") not in ("", "0"):
-        return False
+        return "SPATIALKIT_OFFLINE is set: unset it to download"
+    found = _asked(url, "HEAD", timeout)
+    if isinstance(found, urllib.error.HTTPError) and found.code in (400, 403, 405, 501):
+        found = _asked(url, "GET", timeout)
+    return "" if found is None else _in_words(url, found)
+
+
+def _asked(url: str, method: str, timeout: float) -> Exception | None:
+    """The error that a request meets; None if it is answered."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout):
-            return True
-    except (OSError, http.client.HTTPException):
-        return False
+        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=timeout):
+            return None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return error
+
+
+def _in_words(url: str, error: Exception) -> str:
+    host = urllib.parse.urlsplit(url).hostname
+    if isinstance(error, urllib.error.HTTPError):
+        if error.code in (401, 403, 407, 451):
+            return f"{url} refuses this machine ({error.code} {error.reason}): a proxy or firewall may forbid it"
+        if error.code in (404, 410):
+            return f"{url} is not there any more ({error.code} {error.reason}): get the files elsewhere"
+        return f"{url} answers {error.code} {error.reason}: try again later"
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        why = reason.verify_message
+        return f"the certificate of {host} is not trusted ({why}): set SSL_CERT_FILE to your network's certificates"
+    return f"{host} does not answer ({reason}): check the network, and HTTPS_PROXY if there is a proxy"
 
 
 def download(source: str, url: str, files: Sequence[str]) -> None:
@@ -60,7 +102,7 @@ def download(source: str, url: str, files: Sequence[str]) -> None:
         DataMissing: If there is no network, or the download fails; says why.
     """
     if not reachable(url):
-        raise DataMissing(f"{url} does not answer, or SPATIALKIT_OFFLINE is set")
+        raise DataMissing(obstacle(url))
     cache = cache_folder()
     part = cache / f"{source}.part"
     try:

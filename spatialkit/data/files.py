@@ -18,6 +18,8 @@ from spatialkit.data import fetch
 
 __all__ = ["Content", "find", "read_batches", "read_checked", "read_idx", "read_jpeg", "read_npz"]
 
+_LARGEST = 1 << 28  # bytes of an unpacked file; the largest of a data set has a quarter of it
+
 
 @dataclass(frozen=True, eq=False)
 class Content:
@@ -53,8 +55,7 @@ def read_checked(folder: Path, file: str, published: str) -> bytes:
     packed = path.suffix == ".gz"
     algorithm, expected = published.split(":")
     try:
-        stored = path.read_bytes()
-        content = gzip.decompress(stored) if packed else stored
+        content = _unpacked(path) if packed else path.read_bytes()
         found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         content, found = b"", f"no complete gzip content ({error})"
@@ -63,6 +64,15 @@ def read_checked(folder: Path, file: str, published: str) -> bytes:
             f"{path} is truncated or altered: expected {algorithm} {expected}{' once unpacked' * packed}, "
             f"found {found}; delete this file and get it again"
         )
+    return content
+
+
+def _unpacked(path: Path) -> bytes:
+    """The content of a gzip file, but never more than any data set has."""
+    with gzip.open(path) as stream:
+        content = stream.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise gzip.BadGzipFile(f"over {_LARGEST >> 20} MiB")
     return content
 
 
@@ -128,6 +138,6 @@ def _decode(jpeg: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     stream = jpeg.tobytes()
     images = np.empty((len(offsets) - 1, 3, 32, 32), np.uint8)
     for i, (start, stop) in enumerate(itertools.pairwise(offsets)):
-        with Image.open(io.BytesIO(stream[start:stop])) as image:
+        with Image.open(io.BytesIO(stream[start:stop]), formats=["JPEG"]) as image:
             images[i] = np.asarray(image).transpose(2, 0, 1)
     return images

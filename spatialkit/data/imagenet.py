@@ -98,9 +98,9 @@ def _evaluated(name: str, content: bytes, size: int) -> Tensor:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=["JPEG", "PNG"]) as image:
             image = image.convert("RGB")
-    except (OSError, SyntaxError) as error:  # SyntaxError: Pillow's word for a damaged PNG
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: of a damaged PNG
         raise ValueError(f"{name} is truncated or no image ({error}); delete this file or get it again") from error
     width, height = (int(_SHORTER * side / min(image.size)) for side in image.size)
     left, top = (round((side - size) / 2) for side in (width, height))

@@ -66,7 +66,7 @@ def from_polar(coordinates: Tensor | Sequence[float], mirrored: bool = False) ->
     Raises:
         ValueError: If the last axis does not hold four numbers.
     """
-    c = torch.as_tensor(coordinates, dtype=torch.float64)
+    c = _real(coordinates)
     if c.ndim == 0 or c.shape[-1] != 4:
         raise ValueError(f"coordinates must be (..., 4): angle, p, q, r; got {tuple(c.shape)}")
     angle, p, q, r = torch.deg2rad(c[..., 0]), *c[..., 1:].unbind(-1)
@@ -131,7 +131,13 @@ def linear_transform(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _checked(matrix: Tensor) -> Tensor:
-    matrix = torch.as_tensor(matrix, dtype=torch.float64)
-    if matrix.shape != (2, 2) or not float(torch.linalg.det(matrix).abs()) > 0:
+    matrix = _real(matrix)
+    if matrix.shape != (2, 2) or not 0 < float(torch.linalg.det(matrix).abs()) < math.inf:
         raise ValueError(f"a map must be an invertible 2 x 2 matrix, got {matrix.tolist()}")
     return matrix
+
+
+def _real(numbers: Tensor | Sequence) -> Tensor:
+    if isinstance(numbers, Tensor) and numbers.is_complex():
+        raise ValueError(f"maps and their coordinates must be real numbers, got {numbers.dtype}")
+    return torch.as_tensor(numbers, dtype=torch.float64)

@@ -22,7 +22,8 @@ def warp(images: Tensor, field: Tensor) -> Tensor:
     A positive dx thus moves content to the left, a positive dy upwards. u = (x, y) in px, origin at the centre of
     the top-left pixel; samples outside the image take the border value. Differentiable in both: with respect to the
     field, the gradient is 0 where a sample lies on the border or outside, and one-sided at the centre of a pixel,
-    where bilinear interpolation has a kink (so everywhere, for a field of zeros).
+    where bilinear interpolation has a kink (so everywhere, for a field of zeros). A field of zeros returns its image
+    to the bit, unless a gradient to the field is asked for: the sampler then rounds places, by 1e-6 of a side.
 
     On CUDA, `torch.nn.functional.grid_sample` has no deterministic gradient: under
     `torch.use_deterministic_algorithms`, four reads per pixel take its place. They agree with it up to rounding.
@@ -42,9 +43,12 @@ def warp(images: Tensor, field: Tensor) -> Tensor:
     """
     N = _checked_number(images, field)
     images, field = images.expand(N, -1, -1, -1), field.expand(N, -1, -1, -1)
-    if images.is_cuda and torch.are_deterministic_algorithms_enabled():
-        return _by_four_reads(images, field)
-    return _by_grid_sample(images, field)
+    by_four_reads = images.is_cuda and torch.are_deterministic_algorithms_enabled()
+    warped = _by_four_reads(images, field) if by_four_reads else _by_grid_sample(images, field)
+    if torch.compiler.is_exporting() or (field.requires_grad and torch.is_grad_enabled()):
+        return warped  # a where would cut the gradient to a field of zeros
+    still = (field == 0).all(3).all(2).all(1)[:, None, None, None]
+    return torch.where(still, images, warped) if bool(still.any()) else warped
 
 
 def _checked_number(images: Tensor, field: Tensor) -> int:
@@ -56,24 +60,28 @@ def _checked_number(images: Tensor, field: Tensor) -> int:
     if images.ndim != 4 or images.numel() == 0:
         raise ValueError(f"images must be (N, C, H, W) with no side 0, got {tuple(images.shape)}")
     H, W = images.shape[-2:]
-    if field.ndim != 4 or field.shape[1:] != (2, H, W) or len(field) == 0:
+    if field.ndim != 4 or field.shape[1:] != (2, H, W) or field.shape[0] == 0:
         raise ValueError(f"field must be (N, 2, {H}, {W}) as the images are, N at least 1; got {tuple(field.shape)}")
-    numbers = {len(images), len(field)} - {1} or {1}
-    if len(numbers) > 1:
-        raise ValueError(f"need one field per image, or one of either; got {len(images)} images, {len(field)} fields")
+    n_images, n_fields = images.shape[0], field.shape[0]  # not len(), which an export would fix
+    if n_images != n_fields and n_images != 1 and n_fields != 1:
+        raise ValueError(f"need one field per image, or one of either; got {n_images} images, {n_fields} fields")
+    number = n_images if n_images == n_fields or n_fields == 1 else n_fields
     if (field.dtype, field.device) != (images.dtype, images.device):
         raise ValueError(
             f"images are {images.dtype} on {images.device}, field {field.dtype} on {field.device}: "
             "they must agree, as by field.to(images)"
         )
+    if torch.compiler.is_exporting():  # no look at values
+        return number
     if not math.isfinite(field.detach().sum()):  # many times faster than a look at each number
         raise ValueError("field must be finite, with a finite sum: it holds nan, inf or values beyond all images")
-    return numbers.pop()
+    return number
 
 
 def _by_grid_sample(images: Tensor, field: Tensor) -> Tensor:
     """The warp by PyTorch's own sampler, whose coordinates run from -1 to 1 between border pixels."""
-    base, per_pixel = _pixels(*images.shape[-2:], images.dtype, images.device)
+    pixels = _pixels.__wrapped__ if torch.compiler.is_exporting() else _pixels  # keep no tensor of an export
+    base, per_pixel = pixels(*images.shape[-2:], images.dtype, images.device)
     places = torch.addcmul(base, field, per_pixel).permute(0, 2, 3, 1)  # (N, H, W, 2), not copied
     return F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=True)
 

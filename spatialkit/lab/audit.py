@@ -119,11 +119,11 @@ def _is_known(commit: str, root: Path) -> bool | None:
     try:
         if subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True).returncode:
             return None
-        shallow = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True)
+        shallow = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True)
         done = subprocess.run([*git, "merge-base", "--is-ancestor", commit, "HEAD"], capture_output=True)
     except OSError:
         return None
-    return done.returncode == 0 or (None if shallow.stdout.strip() == "true" else False)
+    return done.returncode == 0 or (None if shallow.stdout.strip() == b"true" else False)
 
 
 def main(root: Path | None = None) -> int:

@@ -52,7 +52,7 @@ def commit() -> str:
     """Short hash of the bundle's commit, with "+" where files differ from it; "unknown" without git."""
     try:
         git = functools.partial(
-            subprocess.run, cwd=places.root(), capture_output=True, text=True, check=True, timeout=10
+            subprocess.run, cwd=places.root(), capture_output=True, encoding="utf-8", check=True, timeout=10
         )
         head = git(["git", "rev-parse", "--short=10", "HEAD"]).stdout.strip()
         changed = git(["git", "status", "--porcelain", "--untracked-files=no", "--", "spatialkit", "notebooks"])

@@ -1,6 +1,7 @@
 """Measures of the spatial information that images, feature maps and kernels hold, and of how networks respond."""
 
-from spatialkit.measure.alignment import Alignment, alignment_residual, best_alignment
+from spatialkit.measure.alignment import Alignment, alignment_residual, best_alignment, layer_alignment
+from spatialkit.measure.calibration import calibrate
 from spatialkit.measure.filters import frequency_content, laplacian_spectrum, total_variation, total_variation_of_each
 from spatialkit.measure.homogeneous import homogeneous_sensitivities, pixel_response, step_moments
 from spatialkit.measure.invariance import left_after_averaging
@@ -21,10 +22,12 @@ __all__ = [
     "Translation",
     "alignment_residual",
     "best_alignment",
+    "calibrate",
     "central_diagonal_orderness",
     "frequency_content",
     "homogeneous_sensitivities",
     "laplacian_spectrum",
+    "layer_alignment",
     "layer_orderness",
     "left_after_averaging",
     "one_sided_orderness",

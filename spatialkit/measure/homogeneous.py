@@ -73,6 +73,8 @@ def homogeneous_sensitivities(kernel: int, depth: int, size: int, stride: int = 
     References:
         Tomasini et al. (2023), eqs. 4 to 9; the closed forms at finite depth are ours (derived in notebook 09).
     """
+    if kernel < 1 or depth < 1 or size < 2:
+        raise ValueError(f"need kernel and depth of at least 1 and size of at least 2, got {kernel}, {depth}, {size}")
     if stride == 1:
         return pd.DataFrame(_with_stride_1(kernel, depth, size))
     if stride != kernel:

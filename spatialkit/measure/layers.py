@@ -1,14 +1,19 @@
 """Spatial orderness of what every layer of a network puts out, in one pass over the images."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from spatialkit.measure.orderness import OrdernessMeter
+from spatialkit.measure.orderness import OrdernessMeter, check_scale
+from spatialkit.measure.survey import Layer, Survey, survey
+from spatialkit.measure.tables import long_table
 from spatialkit.measure.two_hop_paths import NEIGHBOURS
-from spatialkit.measure.watching import in_batches, watching
+from spatialkit.measure.watching import check_images, in_batches
 
 __all__ = ["MapMeter", "layer_orderness"]
 
@@ -19,65 +24,99 @@ _ADDENDS = 256  # more would round too much in float32
 def layer_orderness(
     model: nn.Module,
     images: Tensor,
-    layers: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
     scale: int = 1,
     neighbours: str = "4",
     batch: int = 100,
 ) -> pd.DataFrame:
     """Spatial orderness of every feature map of every layer, each pooled over the images.
 
-    The images pass once, in evaluation mode; memory does not grow with their number. Within a training,
-    pass it to ``fit`` as part of ``measure``.
+    The images pass once, in evaluation mode; memory does not grow with their number. A few of them pass before, twice
+    and in batches of two sizes: a layer has values only if it saw every image once, on its own. Maps may have their
+    channels last, and tokens are folded back onto their grid, without class tokens. Within a training, pass it to
+    ``fit`` as part of ``measure``.
 
     Args:
-        model: Any network; it stays in the mode it is in.
+        model: Any network; it stays in the mode it is in. A compiled one runs uncompiled.
         images: What it takes, N x C x H x W.
-        layers: Names of modules; by default all that contain no other and put out maps of at least 3 x 3
-            pixels at this scale (see `spatialkit.measure.watching`).
+        layers: ``"leaves"``, the default: all modules in which no other runs. ``"blocks"``: those in which others run,
+            such as residual and transformer blocks, and stages. Or a list of names of modules (see
+            `spatialkit.measure.watching`).
         scale, neighbours: As in `spatialkit.measure.orderness`.
         batch: Images at a time.
 
     Returns:
-        One row per map, in the order of the layers' outputs: ``layer`` (name), ``map`` (from 0) and
-        ``orderness``, nan for a map that is constant on each image. The source's value for a layer is the
-        mean over its maps: ``table.groupby("layer", sort=False)["orderness"].mean()``.
+        One row per map, in the order of the layers' outputs, with the columns of `spatialkit.measure.tables`: ``map``
+        from 0, ``measure`` orderness, ``value`` without unit, nan for a map that is constant on each image. Layers that
+        cannot be measured have one row that says why. The source's value for a layer is the mean over its maps:
+        ``table.groupby("layer", sort=False)["value"].mean()``.
 
     Raises:
-        ValueError: If a layer is unknown, a named one puts out no N x C x H x W maps of 3 x 3 pixels at this
-            scale, no layer does, or a map is not finite.
+        ValueError: If an argument is none of the above, a layer is unknown, a named one cannot be measured (``why``
+            of the table says when), or no layer puts out maps of 3 x 3 pixels at this scale.
 
     References:
         "Investigating CNNs using Spatial Orderness" (BMVC 2019), section 4.2, and supplement E for
         distributions over maps.
     """
+    _check(images, scale, neighbours)
+    found = survey(model, images, layers, places=True)
+    for layer in found.layers:
+        if why := _unsuited(layer, scale):
+            found.fail(layer, why)
+    meters: dict[str, MapMeter | OrdernessMeter] = {}
+
+    def see(layer: Layer, output: Tensor) -> None:
+        maps = layer.grid.fold(output)
+        if layer.name not in meters:
+            fast = neighbours == "4" and scale == 1 and maps.dtype == torch.float32
+            meters[layer.name] = MapMeter() if fast else OrdernessMeter(scale, neighbours)
+        meters[layer.name].update(maps)
+
+    if any(not layer.why for layer in found.layers):
+        with in_batches(model, images, batch) as parts:
+            found.read(parts, see)
+    values = dict(_values(found, meters))
+    if not values:
+        reasons = next((f": layer {layer.name!r} {layer.why}" for layer in found.layers if layer.why), "")
+        raise ValueError(f"no layer puts out maps of at least {3 * scale} x {3 * scale} pixels{reasons}")
+    return long_table(row for layer in found.layers for row in _rows(layer, values.get(layer.name)))
+
+
+def _values(found: Survey, meters: dict) -> Iterator[tuple[str, list[float]]]:
+    """Orderness of the maps of each layer that has it."""
+    for layer in found.layers:
+        if not layer.why:
+            try:
+                yield layer.name, meters[layer.name].per_map().tolist()
+            except ValueError as error:
+                found.fail(layer, f"puts out what has no orderness ({error})")
+
+
+def _rows(layer: Layer, values: list[float] | None) -> Iterator[dict]:
+    of_layer = {"layer": layer.name, "depth": layer.depth, "measure": "orderness", "value": math.nan, "why": layer.why}
+    if values is None:
+        yield of_layer
+    for number, value in enumerate(values or ()):
+        why = "the map is constant on each image" if math.isnan(value) else layer.note
+        yield of_layer | {"map": number, "value": value, "why": why}
+
+
+def _unsuited(layer: Layer, scale: int) -> str:
+    """Why a layer of the survey has no orderness; empty if it has."""
+    if layer.why or isinstance(layer.grid, str):
+        return layer.why or layer.grid
+    h, w = layer.grid.side
+    if min(h, w) // scale < 3:
+        return f"puts out maps of {h} x {w} pixels; orderness at scale {scale} needs at least {3 * scale} x {3 * scale}"
+    return ""
+
+
+def _check(images, scale: int, neighbours: str) -> None:
     if neighbours not in NEIGHBOURS:
         raise ValueError(f"neighbours must be one of {', '.join(NEIGHBOURS)}; got {neighbours!r}")
-    meters = {}
-
-    def see(name: str, output: Tensor) -> None:
-        measurable = output.ndim == 4 and min(output.shape[-2:]) // scale >= 3
-        if not measurable and layers is None:
-            return
-        if not measurable:
-            raise ValueError(
-                f"layer {name!r} puts out {tuple(output.shape)}; orderness at scale {scale} needs (N, C, H, W) "
-                f"with at least {3 * scale} x {3 * scale} pixels: leave it out"
-            )
-        if name not in meters:
-            fast = neighbours == "4" and scale == 1 and output.dtype == torch.float32
-            meters[name] = MapMeter() if fast else OrdernessMeter(scale, neighbours)
-        meters[name].update(output)
-
-    with watching(model, see, layers), in_batches(model, images, batch) as parts:
-        for part in parts:
-            model(part)
-    if not meters:
-        raise ValueError(f"no layer puts out maps of at least {3 * scale} x {3 * scale} pixels")
-    tables = [
-        pd.DataFrame({"layer": name, "map": range(len(values := meter.per_map())), "orderness": values.cpu().numpy()})
-        for name, meter in meters.items()
-    ]
-    return pd.concat(tables, ignore_index=True)
+    check_scale(scale)
+    check_images(images)
 
 
 class MapMeter:

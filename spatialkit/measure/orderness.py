@@ -160,10 +160,17 @@ class OrdernessMeter:
         return float(self._far.sum() / self._near.sum() - 1)
 
 
-def checked(images: Tensor | np.ndarray, scale: int) -> Tensor:
-    """The images as a tensor without gradient, or a ValueError if they are not what `orderness` wants."""
+def check_scale(scale: int) -> None:
+    """Raises ValueError unless it is a whole number of pixels."""
     if not isinstance(scale, int | np.integer) or scale < 1:
         raise ValueError(f"scale must be a whole number of pixels, at least 1; got {scale!r}")
+
+
+def checked(images: Tensor | np.ndarray, scale: int) -> Tensor:
+    """The images as a tensor without gradient, or a ValueError if they are not what `orderness` wants."""
+    check_scale(scale)
+    if not isinstance(images, Tensor | np.ndarray):
+        raise ValueError(f"images must be a tensor or an array (N, C, H, W), got {type(images).__name__}")
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(np.require(images, requirements=["C", "W"]))
     if images.ndim != 4 or images.numel() == 0 or images.is_complex():

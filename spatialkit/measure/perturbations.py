@@ -20,7 +20,17 @@ from torch import Tensor
 
 from spatialkit.deform import warp
 
-__all__ = ["Deformation", "FieldFamily", "Noise", "Perturbation", "Rotation", "Translation", "drawn", "perturbed"]
+__all__ = [
+    "Deformation",
+    "FieldFamily",
+    "Noise",
+    "Perturbation",
+    "Rotation",
+    "Translation",
+    "drawn",
+    "named",
+    "perturbed",
+]
 
 Perturbation = Callable[[Tensor, range, int], Tensor]
 
@@ -89,7 +99,7 @@ class Noise:
     def __call__(self, images: Tensor, numbers: range, seed: int) -> Tensor:
         if self.norm is None:
             raise ValueError(f"noise like {self.like!r} needs that perturbation beside it: use perturbed(...)")
-        return self.added(images, numbers, seed, torch.tensor(self.norm))
+        return self.added(images, numbers, seed, torch.tensor(self.norm, dtype=torch.float64))
 
     def added(self, images: Tensor, numbers: range, seed: int, norm: Tensor) -> Tensor:
         """Images with noise of given lengths, one for all or shape ``(N,)``."""
@@ -157,6 +167,30 @@ class Rotation:
         return _warped(images, torch.stack([cos * x - sin * y - x, sin * x + cos * y - y])[None])  # y runs down
 
 
+def named(
+    perturbations: FieldFamily | Perturbation | Mapping[str, Perturbation | FieldFamily],
+) -> dict[str, Perturbation]:
+    """Perturbations by name. Fields deform; one by itself is D, and noise as strong, G, stands beside it.
+
+    Raises:
+        ValueError: If there is none, or something that can neither perturb images nor draw fields.
+    """
+    if not isinstance(perturbations, Mapping):
+        perturbations = {"D": perturbations, "G": Noise(like="D")}
+    if not perturbations:
+        raise ValueError('name at least one perturbation, as in {"turn": Rotation(10)}')
+    found = {name: Deformation(p) if hasattr(p, "sample") else p for name, p in perturbations.items()}
+    for name, perturb in found.items():
+        if not callable(perturb) or isinstance(perturb, type):
+            raise ValueError(
+                f"perturbation {name!r} must be fields such as Diffeomorphism.of_rms(1, cutoff=3, size=32), or a "
+                f"function of (images, numbers, seed) such as Rotation(10); got {perturb!r}"
+            )
+        if isinstance(perturb, Deformation) and not hasattr(perturb.family, "sample"):
+            raise ValueError(f"Deformation takes fields that can be drawn by .sample, got {perturb.family!r}")
+    return found
+
+
 def perturbed(
     images: Tensor, perturbations: Mapping[str, Perturbation], seed: int = 0, first: int = 0
 ) -> dict[str, Tensor]:
@@ -211,7 +245,7 @@ def drawn(stream: str, numbers: range, seed: int, draw: Callable[[int, int], Ten
 
 
 def _normals(n: int, shape: tuple[int, ...], seed: int) -> Tensor:
-    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(n, *shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32, device="cpu")
 
 
 def _goes_by(perturb: Perturbation) -> str | None:

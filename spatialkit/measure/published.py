@@ -102,4 +102,6 @@ def one_sided_orderness(images: Tensor | np.ndarray, scale: int = 1, fixed: bool
 
 def _block_means(images: Tensor | np.ndarray, scale: int) -> Tensor:
     x = checked(images, scale).double()
+    if not x.isfinite().all():
+        raise ValueError("images hold nan or inf: mask or repair them first")
     return F.avg_pool2d(x, scale) if scale > 1 else x

@@ -31,8 +31,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from spatialkit.measure.perturbations import Deformation, FieldFamily, Noise, Perturbation, drawn, perturbed
-from spatialkit.measure.watching import in_batches, watching
+from spatialkit.measure.perturbations import FieldFamily, Noise, Perturbation, drawn, named, perturbed
+from spatialkit.measure.survey import Layer, Survey, check_layers, survey
+from spatialkit.measure.tables import long_table
+from spatialkit.measure.watching import check_images, in_batches, modules_of
 
 __all__ = ["sensitivity"]
 
@@ -46,8 +48,8 @@ _ROWS_AT_A_TIME = 32  # of the matrix of all pairs
 def sensitivity(
     model: nn.Module,
     images: Tensor,
-    perturbations: FieldFamily | Mapping[str, Perturbation],
-    layers: Sequence[str] | None = None,
+    perturbations: FieldFamily | Perturbation | Mapping[str, Perturbation | FieldFamily],
+    layers: str | Sequence[str] | None = None,
     *,
     normalise: Sequence[str] = _NORMALISERS,
     pairs: int = 128,
@@ -57,22 +59,24 @@ def sensitivity(
     """Response of every layer to perturbations of the images, relative to how much images differ in it.
 
     The images pass once, each beside its perturbed versions, in evaluation mode; what a layer puts out is measured
-    before the next one runs. Kept are a few arrays as large as one representation per layer, and the representations
-    of ``pairs`` images until all of these are through: memory does not grow with the number of images. The same
-    image is perturbed and resampled in the same way whatever ``batch`` is. ::
+    before the next one runs. A few of them pass before, twice and in batches of two sizes: a layer has values only if
+    it saw every image once, on its own. Kept are a few arrays as large as one representation per layer, and the
+    representations of ``pairs`` images until all of these are through: memory does not grow with the number of images.
+    The same image is perturbed and resampled in the same way whatever ``batch`` is. ::
 
-        fields = Diffeomorphism.of_displacement(1, cutoff=3, size=32)
+        fields = Diffeomorphism.of_rms(1, cutoff=3, size=32)
         table = sensitivity(model, images, fields)
         table.query("measure == 'R'").plot("layer", "value")
 
     Args:
-        model: Any network that treats each image by itself in evaluation mode; it stays in the mode it is in.
+        model: Any network; it stays in the mode it is in. A compiled one runs uncompiled.
         images: What it takes, first axis images; at least 2.
         perturbations: Fields to deform the images by, such as `spatialkit.deform.Diffeomorphism`, for D, G and R; or
-            perturbations by name, such as ``{"turn": Rotation(10)}`` (see `spatialkit.measure.perturbations`).
-            Fields stand for ``{"D": Deformation(fields), "G": Noise(like="D")}``.
-        layers: Names of modules; by default ``input``, the images themselves, and all modules that contain no other
-            (see `spatialkit.measure.watching`).
+            perturbations by name, such as ``{"turn": Rotation(10)}`` (see `spatialkit.measure.perturbations`). Fields,
+            or one perturbation by itself, stand for ``{"D": Deformation(fields), "G": Noise(like="D")}``.
+        layers: ``"leaves"``, the default: ``input``, the images themselves, and all modules in which no other runs.
+            ``"blocks"``: ``input`` and the modules in which others run, such as residual and transformer blocks, and
+            stages. Or a list of names of modules, and ``input`` (see `spatialkit.measure.watching`).
         normalise: ``"mean square"``, ``"cosine"`` or both (see the module).
         pairs: How many of the first images make the pairs of the median, and the reference. Lower it for a network
             whose representations of that many images do not fit into memory.
@@ -80,80 +84,109 @@ def sensitivity(
         seed: Of all random numbers.
 
     Returns:
-        One row per layer and measure, layers in the order of their outputs: ``layer``; ``measure``; ``value``, no
-        unit; ``low`` and ``high``, the central 95 % of the bootstrap over images (see the module). Measures are each
-        perturbation's name, for its mean square; ``cosine`` and its name; and, for noise like another perturbation,
-        their ratio: ``R`` for D and G, otherwise such as ``turn / noise``.
-        nan where the denominator is 0, as of D where all representations are equal. An image with a representation
-        of zeros has no direction and stays out of cosines.
+        One row per layer and measure, layers in the order of their outputs, with the columns of
+        `spatialkit.measure.tables`: ``value`` without unit; ``low`` and ``high``, the central 95 % of the bootstrap
+        over images (see the module). With ``normaliser`` "mean square", ``measure`` is G for noise and D for all other
+        perturbations, and, for noise like another perturbation, R, their ratio, whose ``perturbation`` names both, as
+        in "D / G". With ``normaliser`` "cosine", ``measure`` is cosine.
+        nan where the denominator is 0, as of D where all representations are equal, and for layers that cannot be
+        measured: ``why`` says why. An image with a representation of zeros has no direction and stays out of cosines.
 
     Raises:
         ValueError: If there are under 2 images, no perturbation, or one that does not fit them; if ``normalise``,
-            ``pairs`` or ``seed`` is none of the above, or a layer is unknown or puts out nothing; if a layer puts
-            out something whose first axis is not images, changes in shape, or is complex, not finite or too large
-            to square; if a batch normalisation without running statistics mixes the images of a batch.
+            ``pairs``, ``batch`` or ``seed`` is none of the above, or a layer is unknown; if a layer asked for by name
+            cannot be measured: if it puts out nothing, no axis of its output is images, it mixes images or is random,
+            or puts out something complex, not finite or too large to square.
 
     References:
         D, G, R: Tomasini et al. (2023), eq. 1; the authors' code pairs each image with itself, too, so that its D
         and G are P / (P - 1) times ours. Cosine: "Learned Deformation Stability in Convolutional Neural Networks"
         (2018), section 2.1: the mean over 128 images over the median of all their pairs.
     """
-    if not isinstance(perturbations, Mapping):
-        perturbations = {"D": Deformation(perturbations), "G": Noise(like="D")}
-    _check(model, images, perturbations, normalise, pairs, seed)
+    perturbations = named(perturbations)
+    _check(images, normalise, pairs, batch, seed)
+    modules = modules_of(model)
+    by_name = layers is not None and not isinstance(layers, str)
+    own_input = "input" not in modules and (not by_name or "input" in layers)
+    watched = [name for name in layers if name != "input"] if by_name and own_input else layers
+    if watched or not own_input:
+        check_layers(model, watched)
+    perturbed(images[:2], perturbations, seed)  # tells what does not fit before the network runs
+    found = survey(model, images, watched) if watched != [] else Survey(model, [], {}, strict=True)
+    if own_input:
+        found.layers.insert(0, Layer("input", "input"))
     pairs = min(pairs, len(images))
     first_weights = _weights(range(pairs), seed)
     meters: dict[str, _Meter] = {}
 
-    def see(name: str, output: Tensor) -> None:
-        if name not in meters:
-            meters[name] = _Meter(name, len(perturbations), "cosine" in normalise, first_weights)
-        meters[name].update(output, weights)
+    def see(layer: Layer, output: Tensor) -> None:
+        if layer.name not in meters:
+            meters[layer.name] = _Meter(len(perturbations), "cosine" in normalise, first_weights)
+        meters[layer.name].update(output, weights)
 
-    own_input = "input" not in dict(model.named_modules()) and (layers is None or "input" in layers)
-    watched = layers if layers is None or not own_input else [name for name in layers if name != "input"]
-    with watching(model, see, watched), in_batches(model, images, batch) as parts:
-        starts = itertools.count(step=batch)
-        for start, part in zip(starts, parts, strict=False):
+    def together(parts: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Images, then each of their perturbed versions; the input layer is seen here."""
+        nonlocal weights
+        for start, part in zip(itertools.count(step=batch), parts, strict=False):
             weights = _weights(range(start, start + len(part)), seed).to(part.device)
-            together = torch.cat([part, *perturbed(part, perturbations, seed, start).values()])
+            all_versions = torch.cat([part, *perturbed(part, perturbations, seed, start).values()])
             if part.ndim == 4 and part.is_contiguous(memory_format=torch.channels_last):
-                together = together.contiguous(memory_format=torch.channels_last)
-            if own_input:
-                see("input", together)
-            model(together)
+                all_versions = all_versions.contiguous(memory_format=torch.channels_last)
+            yield all_versions
 
-    silent = [name for name in layers or [] if not any(n == name or n.startswith(f"{name}:") for n in meters)]
-    if silent:
-        raise ValueError(f"layer {', '.join(map(repr, silent))} puts out nothing: leave it out")
-    for name, meter in meters.items():
-        if meter.n_seen != len(images):
-            raise ValueError(f"layer {name!r} puts out something for some batches only: leave it out")
-    return pd.DataFrame(
-        [
-            _row(name, measure, values)
-            for name, meter in meters.items()
-            for measure, values in _measures(meter, perturbations, normalise)
-        ]
+    weights = first_weights
+    with in_batches(model, images, batch) as parts:
+        found.read(together(parts), see)
+    return long_table(
+        row for layer in found.layers for row in _rows(layer, meters.get(layer.name), perturbations, normalise)
     )
+
+
+def _rows(
+    layer: Layer, meter: _Meter | None, perturbations: Mapping[str, Perturbation], normalise: Sequence[str]
+) -> Iterator[dict]:
+    """The rows of one layer, for all images and for each resample."""
+    measures = _names(perturbations, normalise)
+    values = [None] * len(measures) if layer.why else _measures(meter, perturbations, normalise)
+    for names, each in zip(measures, values, strict=True):
+        row = {"layer": layer.name, "depth": layer.depth, **names, "value": np.nan, "why": layer.why}
+        if each is not None:
+            known, why = np.isfinite(each[0]), layer.note
+            resampled = each[1:][np.isfinite(each[1:])]
+            low, high = np.quantile(resampled, [0.025, 0.975]) if known and len(resampled) else (np.nan, np.nan)
+            if not known:
+                why = "the noise is of length 0" if names["measure"] == "R" else "no two images differ in this layer"
+            row |= {"value": each[0], "low": low, "high": high, "why": why}
+        yield row
+
+
+def _names(perturbations: Mapping[str, Perturbation], normalise: Sequence[str]) -> list[dict]:
+    """Perturbation, normaliser and measure of each row of a layer, in the order of `_measures`."""
+    rows = []
+    if "mean square" in normalise:
+        rows += [(name, "mean square", "G" if isinstance(p, Noise) else "D") for name, p in perturbations.items()]
+        rows += [(f"{p.like} / {name}", "mean square", "R") for name, p in _noises(perturbations)]
+    if "cosine" in normalise:
+        rows += [(name, "cosine", "cosine") for name in perturbations]
+    return [dict(zip(("perturbation", "normaliser", "measure"), row, strict=True)) for row in rows]
 
 
 def _measures(
     meter: _Meter, perturbations: Mapping[str, Perturbation], normalise: Sequence[str]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Each measure of a layer, and its value for all images and for each resample."""
-    names = list(perturbations)
+) -> Iterator[np.ndarray]:
+    """Each measure of a layer for all images and for each resample."""
     if "mean square" in normalise:
-        squares = dict(zip(names, meter.squares(), strict=True))
+        squares = dict(zip(perturbations, meter.squares(), strict=True))
         spread = meter.mean_square_of_pairs()
-        yield from ((name, _ratio(square, spread)) for name, square in squares.items())
-        for name, noise in perturbations.items():
-            if isinstance(noise, Noise) and noise.like is not None:
-                both = "R" if (noise.like, name) == ("D", "G") else f"{noise.like} / {name}"
-                yield both, _ratio(squares[noise.like], squares[name])
+        yield from (_ratio(square, spread) for square in squares.values())
+        yield from (_ratio(squares[noise.like], squares[name]) for name, noise in _noises(perturbations))
     if "cosine" in normalise:
-        for name, cosine in zip(names, meter.cosines(), strict=True):
-            yield f"cosine {name}", _ratio(cosine, meter.median_cosine_of_pairs())
+        yield from (_ratio(cosine, meter.median_cosine_of_pairs()) for cosine in meter.cosines())
+
+
+def _noises(perturbations: Mapping[str, Perturbation]) -> list[tuple[str, Noise]]:
+    """Noises that are like another perturbation, with their names."""
+    return [(name, p) for name, p in perturbations.items() if isinstance(p, Noise) and p.like is not None]
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -162,25 +195,17 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(shape, np.nan), where=whole > 0)
 
 
-def _row(layer: str, measure: str, values: np.ndarray) -> dict:
-    resampled = values[1:][np.isfinite(values[1:])]
-    known = np.isfinite(values[0]) and len(resampled)
-    low, high = np.quantile(resampled, [0.025, 0.975]) if known else (np.nan, np.nan)
-    return {"layer": layer, "measure": measure, "value": values[0], "low": low, "high": high}
-
-
 class _Meter:
     """Sums over images of what one layer puts out, for all images and for each resample.
 
     Args:
-        name: The layer's, for messages.
         n_perturbed: Perturbed versions of each image.
         cosine: Whether cosines are asked for.
         first_weights: How often each of the first images counts, ``(pairs, 1 + resamples)``.
     """
 
-    def __init__(self, name: str, n_perturbed: int, cosine: bool, first_weights: Tensor):
-        self.name, self.n_perturbed, self.cosine, self.first_weights = name, n_perturbed, cosine, first_weights
+    def __init__(self, n_perturbed: int, cosine: bool, first_weights: Tensor):
+        self.n_perturbed, self.cosine, self.first_weights = n_perturbed, cosine, first_weights
         self.n_seen = 0
         self._reference: Tensor | None = None  # r, once the first images are through
         self._medians = np.empty(0)  # of the cosine distances of all their pairs
@@ -221,19 +246,13 @@ class _Meter:
     def _rows(self, output: Tensor, n: int) -> Tensor:
         """One row of numbers per image, ``(versions, n, values)``, in the order of memory: a view if possible."""
         versions = 1 + self.n_perturbed
-        if output.ndim == 0 or len(output) != versions * n or output.is_complex():
-            raise ValueError(
-                f"layer {self.name!r} puts out {output.dtype} of {tuple(output.shape)}; it must be real, with the "
-                f"{versions} x {n} images of a batch as first axis: leave the layer out"
-            )
+        if output.is_complex():
+            raise ValueError(f"puts out {str(output.dtype).removeprefix('torch.')}, not real numbers")
         if self.n_seen == 0:
             self._shape = output.shape[1:]
             self._axes = sorted(range(1, output.ndim), key=lambda axis: -output.stride(axis))
         if output.shape[1:] != self._shape:
-            raise ValueError(
-                f"layer {self.name!r} puts out {tuple(output.shape[1:])} for some images and {tuple(self._shape)} for "
-                "others: leave it out, or pass images of one size"
-            )
+            raise ValueError(f"puts out {tuple(output.shape[1:])} for some images, {tuple(self._shape)} for others")
         rows = output.permute(0, *self._axes).reshape(versions, n, self._shape.numel())
         wide = rows.dtype in (torch.float64, torch.int32, torch.int64)
         rows = rows.to(torch.float64 if wide else torch.float32)
@@ -295,7 +314,8 @@ class _Meter:
                 if self.cosine:
                     squares[1, :, i] += torch.linalg.vector_norm(part, dim=2).square()
         if not squares.isfinite().all():
-            raise ValueError(f"layer {self.name!r} puts out nan or inf, or values too large to square in {rows.dtype}")
+            kind = str(rows.dtype).removeprefix("torch.")
+            raise ValueError(f"puts out nan or inf, or values too large to square in {kind}")
         return squares
 
 
@@ -360,24 +380,17 @@ def _weights(numbers: range, seed: int) -> Tensor:
 
 
 def _poisson(n: int, seed: int) -> Tensor:
-    return torch.poisson(torch.ones(n, _RESAMPLES), generator=torch.Generator().manual_seed(seed))
+    ones = torch.ones(n, _RESAMPLES, dtype=torch.float32, device="cpu")
+    return torch.poisson(ones, generator=torch.Generator("cpu").manual_seed(seed))
 
 
-def _check(model, images, perturbations, normalise, pairs, seed) -> None:
-    if not isinstance(images, Tensor) or images.ndim == 0 or len(images) < 2:
-        got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"images must be a tensor with at least two images, got {got}")
-    if not perturbations:
-        raise ValueError('name at least one perturbation, as in {"turn": Rotation(10)}')
+def _check(images, normalise, pairs, batch, seed) -> None:
+    check_images(images, least=2)
     if isinstance(normalise, str) or not normalise or not set(normalise) <= set(_NORMALISERS):
         raise ValueError(f"normalise must list one or both of {', '.join(_NORMALISERS)}; got {normalise!r}")
     if pairs < 2:
         raise ValueError(f"pairs must be at least 2 images, got {pairs}")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-            raise ValueError(
-                f"batch normalisation {name!r} keeps no running statistics and would mix images with their perturbed "
-                "versions: give it some, as by track_running_stats=True and a pass in training mode"
-            )

@@ -43,7 +43,7 @@ def pretrained(name: str, folder: str | os.PathLike | None = None) -> nn.Module:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"refused: {path} holds more than weights; delete this file and get it again") from error
-    note(f"{name}/IMAGENET1K_V1", "torchvision's weights", sha256)
+    note(f"{name}/IMAGENET1K_V1", "torchvision's weights", sha256, sha256)
     return _with(name, weights).eval()
 
 
@@ -89,7 +89,7 @@ def _downloaded(name: str, url: str, folder: str | os.PathLike | None) -> Path:
     path = _folders(None)[-1] / _file(url)
     try:
         if not fetch.reachable(url):
-            raise fetch.DataMissing(f"{url} does not answer, or SPATIALKIT_OFFLINE is set")
+            raise fetch.DataMissing(fetch.obstacle(url))
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.is_file():  # else another process was quicker

@@ -32,7 +32,7 @@ class STN(nn.Module):
     left, then has three hidden layers with ReLU.
 
     Args:
-        side: Of the square images, px; one channel.
+        side: Of the square images, px.
         variant: See above.
         widths: Channels of the blocks.
         kernels: Sides of their kernels, odd.
@@ -40,6 +40,7 @@ class STN(nn.Module):
         inputs: See above.
         kind: Transformations; see `spatialkit.models.transformer.KINDS`.
         classes: Number of outputs.
+        channels: Of the images.
         seed: Of the initial weights; blocks and linear layer start alike for all variants.
 
     Raises:
@@ -62,6 +63,7 @@ class STN(nn.Module):
         inputs: int = 1000,
         kind: str = "affine",
         classes: int = 10,
+        channels: int = 1,
         seed: int = 0,
     ):
         super().__init__()
@@ -70,25 +72,26 @@ class STN(nn.Module):
             raise ValueError(
                 f"variant must be none, C0 to C3, SL1 to SL3, DL1 to DL3 (or C0x2 and so on), got {variant!r}"
             )
-        if side < 4 or len(widths) != 3 or len(kernels) != 3 or min(*widths, hidden, inputs) < 1:
+        if side < 4 or len(widths) != 3 or len(kernels) != 3 or min(*widths, hidden, inputs, channels) < 1:
             raise ValueError(f"need 4 px, 3 widths, 3 kernels and counts above 0; got {side=}, {widths=}, {kernels=}")
         if not all(k % 2 for k in kernels):
             raise ValueError(f"kernels must be odd to keep the size, got {kernels}")
+        self.shape = (channels, side, side)
         self.family, self.depth = found[1] or "none", int(found[2] or 0)
         self.steps = int((found[3] or "x1")[1:])
         if self.family == "C" and self.depth > 0 and self.steps > 1:
             raise ValueError(f"steps compose at the input only (C0x2, SL2x2), got {variant!r}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.blocks = _blocks(widths, kernels)
+            self.blocks = _blocks(channels, widths, kernels)
             half = (side + 1) // 2
             side_of = [side, half, (half + 1) // 2, (half + 1) // 2]  # after 0, 1, 2, 3 blocks
             self.classify = nn.Sequential(nn.Flatten(), nn.Linear(widths[2] * side_of[3] ** 2, classes))
-            self.own = _blocks(widths, kernels)[: self.depth] if self.family == "DL" else None
+            self.own = _blocks(channels, widths, kernels)[: self.depth] if self.family == "DL" else None
             self.transformer = None
             if self.family != "none":
-                channels = [1, *widths][self.depth]
-                network = _localisation(channels, side_of[self.depth], hidden, inputs)
+                seen = [channels, *widths][self.depth]
+                network = _localisation(seen, side_of[self.depth], hidden, inputs)
                 self.transformer = SpatialTransformer(network, hidden, kind)
 
     def matrix(self, images: Tensor) -> Tensor:
@@ -108,7 +111,14 @@ class STN(nn.Module):
         return total
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, N x classes."""
+        """Logits, N x classes.
+
+        Raises:
+            ValueError: If images are not of the network's channels and side.
+        """
+        if tuple(images.shape[1:]) != self.shape:
+            wanted = "N x {} x {} x {}".format(*self.shape)
+            raise ValueError(f"this network takes images {wanted}, got {tuple(images.shape)}: see channels and side")
         if self.family == "none":
             return self.classify(self.blocks(images))
         if self.family == "C" and self.depth > 0:
@@ -161,9 +171,9 @@ def same_size(side: int, variant: str, budget: int, **sizes) -> dict:
     return sized(best)
 
 
-def _blocks(widths: Sequence[int], kernels: Sequence[int]) -> nn.Sequential:
+def _blocks(channels: int, widths: Sequence[int], kernels: Sequence[int]) -> nn.Sequential:
     """Convolution, pooling and ReLU, three times; no pooling in the third."""
-    blocks, channels = nn.Sequential(), 1
+    blocks = nn.Sequential()
     for number, (width, kernel) in enumerate(zip(widths, kernels, strict=True)):
         block = nn.Sequential(nn.Conv2d(channels, width, kernel, padding=kernel // 2))
         if number < 2:

@@ -14,6 +14,7 @@ from spatialkit.deform import warp
 __all__ = ["KINDS", "SpatialTransformer", "affine_matrix", "angle_scale_shift", "compose", "resample"]
 
 KINDS = {"translation": 2, "rotation": 1, "scale": 1, "similarity": 4, "affine": 6}  # kind: numbers that it takes
+_NARROW = (torch.float16, torch.bfloat16)
 
 
 def affine_matrix(kind: str, numbers: Tensor) -> Tensor:
@@ -56,7 +57,8 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
     For square images: on others, half a side of x and one of y are not of one length (see `resample`).
     """
     A, t = first[:, :, :2], first[:, :, 2:]
-    return torch.cat([A @ second[:, :, :2], A @ second[:, :, 2:] + t], dim=2)
+    with torch.autocast(first.device.type, enabled=False):
+        return torch.cat([A @ second[:, :, :2], A @ second[:, :, 2:] + t], dim=2)
 
 
 def angle_scale_shift(matrix: Tensor) -> Tensor:
@@ -98,7 +100,7 @@ def resample(images: Tensor, matrix: Tensor, align_corners: bool = False) -> Ten
     Raises:
         ValueError: If shapes or types do not fit (see also `spatialkit.deform.warp`).
     """
-    if images.ndim != 4 or matrix.shape != (len(images), 2, 3):
+    if images.ndim != 4 or matrix.shape != (images.shape[0], 2, 3):
         raise ValueError(
             f"need images (N, C, H, W) and a matrix (N, 2, 3) for each, got {tuple(images.shape)}, "
             f"{tuple(matrix.shape)}"
@@ -108,7 +110,8 @@ def resample(images: Tensor, matrix: Tensor, align_corners: bool = False) -> Ten
     u = torch.stack([x.expand(H, W), y[:, None].expand(H, W)]).view(2, H * W)
     sides = torch.tensor([[W], [H]], dtype=matrix.dtype, device=matrix.device)
     t = matrix[:, :, 2:] * (sides - 1 if align_corners else sides) / 2  # px
-    return warp(images, (matrix[:, :, :2] @ u + t - u).view(-1, 2, H, W))
+    with torch.autocast(matrix.device.type, enabled=False):
+        return warp(images, (matrix[:, :, :2] @ u + t - u).view(-1, 2, H, W))
 
 
 class SpatialTransformer(nn.Module):
@@ -138,8 +141,15 @@ class SpatialTransformer(nn.Module):
 
     def matrix(self, seen: Tensor) -> Tensor:
         """Where to look, N x 2 x 3, given what the localisation network sees."""
-        return affine_matrix(self.kind, self.last(self.localisation(seen)))
+        numbers = self.last(self.localisation(seen))
+        return affine_matrix(self.kind, numbers.float() if numbers.dtype in _NARROW else numbers)
 
     def forward(self, images: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Images resampled as the network says that sees them, or that sees something else."""
-        return resample(images, self.matrix(images if seen is None else seen), self.align_corners)
+        """Images resampled as the network says that sees them, or that sees something else.
+
+        Places and images of under 32 bits, as under autocast, are resampled in float32; images keep their type.
+        """
+        matrix = self.matrix(images if seen is None else seen)
+        if images.dtype in _NARROW:
+            return resample(images.float(), matrix, self.align_corners).to(images.dtype)
+        return resample(images, matrix, self.align_corners)

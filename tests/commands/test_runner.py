@@ -17,7 +17,7 @@ from spatialkit.commands.checks import pytest_part, table_differs
 from spatialkit.commands.execute import Outcome, failed_path, part_path, read_outcome
 from spatialkit.commands.plan import Plan, choose_profile, environment, environment_of, records_of, select
 from spatialkit.commands.render import counts_are_in_order, normalise, render
-from spatialkit.commands.runner import alone, figures
+from spatialkit.commands.runner import alone, figures, remove_leftovers
 from spatialkit.lab.store import Store
 
 PARAMETERS = {"tags": ["parameters"]}
@@ -118,6 +118,27 @@ def test_select_orders_and_refuses_unknown_numbers(base):
         select(base, ("09",))
 
 
+def test_a_second_notebook_of_one_number_has_a_letter(base):
+    for name in ("02_a", "12_a", "12b_c", "120_d"):
+        write(base, name)
+    assert [path.stem for path in select(base, ("12",))] == ["12_a", "12b_c"]
+    assert [path.stem for path in select(base, ("12b",))] == ["12b_c"]
+    assert [path.stem for path in select(base)] == ["02_a", "12_a", "12b_c"]
+    assert __main__._numbers("2,12B 12") == ("02", "12", "12b")
+    with pytest.raises(ValueError, match="no notebook numbered 02b; there are: 02, 12, 12b"):
+        select(base, ("2b",))
+
+
+TASK = "@lab.task(version={version})\ndef task(\n    n,\n):\n    return n"
+
+
+def keep(base, task="task", version=1, profile="laptop", data=()):
+    made = {"profile": profile, "seconds": 1.0, "data": {f"{name}/train": {} for name in data}}
+    Store(base / "results", task).add(
+        [{"task": task, "version": version, "config": {"n": 1}, "rows": [], "made": made}]
+    )
+
+
 @pytest.mark.parametrize(
     ("states", "profile", "reason"),
     [
@@ -126,10 +147,77 @@ def test_select_orders_and_refuses_unknown_numbers(base):
         ({"cifar10": "missing"}, "smoke", "cifar10 neither"),
     ],
 )
-def test_profile_follows_from_the_data(monkeypatch, states, profile, reason):
+def test_without_results_the_profile_follows_from_the_data(monkeypatch, base, states, profile, reason):
+    write(base, "01_a", TASK.format(version=1))
     monkeypatch.setattr(data, "available", lambda name: states.get(name, "here"))
-    chosen, why = choose_profile()
+    chosen, why = choose_profile(base)
     assert chosen == profile and reason in why
+
+
+def test_committed_results_suffice_whatever_data_are_here(monkeypatch, base):
+    monkeypatch.setattr(data, "available", lambda name: "missing")
+    write(base, "01_a", TASK.format(version=2))
+    keep(base, version=1, data=["mnist"])
+    assert choose_profile(base)[0] == "smoke"  # an older version of the task made them
+    keep(base, version=2, profile="paper", data=["mnist"])
+    assert choose_profile(base)[0] == "smoke"
+    keep(base, version=2, data=["mnist"])
+    assert choose_profile(base) == ("laptop", "the committed results suffice")
+    write(base, "02_b", TASK.format(version=1).replace("task(\n", "other(\n"))
+    assert choose_profile(base)[0] == "smoke" and choose_profile(base, ("01",))[0] == "laptop"
+
+
+def test_only_a_run_that_computes_asks_for_data_and_for_no_others(monkeypatch, base):
+    monkeypatch.setattr(data, "available", lambda name: "here" if name == "mnist" else "missing")
+    write(base, "01_a", TASK.format(version=1))
+    keep(base, data=["cifar10"])
+    with pytest.raises(ValueError, match=r"takes cifar10: set SPATIALKIT_DATA .* or run once with network access"):
+        choose_profile(base, fresh=True)
+    keep(base, data=["mnist"])
+    assert choose_profile(base, fresh=True) == ("laptop", "the data sets are here")
+
+
+def test_notebooks_run_side_by_side_where_they_only_read(base):
+    write(base, "01_a", TASK.format(version=1))
+    write(base, "02_b")
+    assert Plan("laptop", base=base, jobs=4).width == 1 and Plan("smoke", base=base, jobs=4).width == 2
+    keep(base)
+    assert Plan("laptop", base=base, jobs=4).width == 2 and Plan("laptop", base=base, jobs=4, fresh=True).width == 1
+    assert environment_of(Plan("laptop", base=base, jobs=4))["SPATIALKIT_JOBS"] == "2"
+
+
+def test_the_committed_results_suffice_here():
+    assert choose_profile(places.root()) == ("laptop", "the committed results suffice")
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(base, capsys):
+    write(base, "01_a")
+    (base / "figures").write_text("a file where the folder should be", "utf-8")
+    assert __main__.main(["figures", "--profile", "laptop", "--base", str(base)]) == 2
+    said = capsys.readouterr().err
+    assert f"cannot write in {base / 'figures'} (File exists)" in said and "git clone" in said
+    assert not (base / "build/laptop/notebooks").exists()
+
+
+@pytest.mark.parametrize("command", ["figures", "test", "render", "reproduce"])
+def test_every_command_that_writes_says_that_it_cannot(base, capsys, command):
+    write(base, "01_a")
+    (base / "figures").mkdir()
+    (base / "figures/scorecard.csv").write_text("claim,what,dataset,verdict\n", "utf-8")
+    (base / "build").write_text("a file where the folder should be", "utf-8")
+    assert __main__.main([command, "--base", str(base)]) == 2
+    assert f"{command}: cannot write in {base / 'build'}" in capsys.readouterr().err
+
+
+def test_what_a_killed_write_left_is_removed_by_the_next_run(base):
+    (base / "results").mkdir()
+    old, new, other = (base / "results" / name for name in (".a.jsonl.x1.part", ".a.jsonl.x2.part", "a.jsonl"))
+    for path in (old, new, other):
+        path.write_text("half", "utf-8")
+    os.utime(old, (0, 0))
+    os.utime(other, (0, 0))
+    remove_leftovers(base)
+    assert {path.name for path in (base / "results").iterdir()} == {new.name, other.name}
 
 
 def test_environment_is_absolute_single_threaded_and_keeps_inline_figures(monkeypatch, base):
@@ -168,7 +256,7 @@ def test_fresh_run_keeps_its_start_until_everything_passed(base, capsys):
 
 
 def test_duration_is_told_from_committed_records(base):
-    write(base, "01_a", "def task(n):\n    pass")
+    write(base, "01_a", TASK.format(version=1))
     made = [{"profile": "laptop", "seconds": 1800.0}] * 4 + [{"profile": "paper", "seconds": 9e9}]
     for name in ("task", "another"):
         records = [{"task": name, "version": 1, "config": {"n": n}, "made": m} for n, m in enumerate(made)]
@@ -206,21 +294,27 @@ def test_half_written_notebook_is_failed_and_moved_aside(tmp_path, text):
     assert [one.name for one in tmp_path.iterdir()] == [failed_path(path).name]
 
 
-def test_killed_run_leaves_no_finished_notebook_and_ends_its_kernel(base):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
+def test_killed_run_leaves_no_finished_notebook_and_ends_its_kernel(base, tmp_path_factory, how):
+    temporary = tmp_path_factory.mktemp("t")
     write(
         base,
         "01_slow",
-        "import os, pathlib, time; pathlib.Path('../pid').write_text(str(os.getpid()))",
+        "import os, pathlib, time; pathlib.Path('../pid').write_text(f'{os.getpid()} {os.getppid()}')",
         "time.sleep(600)",
     )
     command = [sys.executable, "-m", "spatialkit", "figures", "--profile", "smoke", "--base", str(base)]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
-    _until(lambda: (base / "pid").exists() and (base / "pid").read_text())
-    process.send_signal(signal.SIGTERM)
+    env = environment() | {"TMPDIR": str(temporary)}
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+    _until(lambda: (base / "pid").exists() and (base / "pid").read_text("utf-8"))
+    process.send_signal(how)
     assert process.wait(30) != 0
     assert not output(base, "01_slow").exists()
-    pid = int((base / "pid").read_text())
-    _until(lambda: not _alive(pid))
+    kernel, notebook = map(int, (base / "pid").read_text("utf-8").split())
+    _until(lambda: not _alive(notebook) and not _alive(kernel), seconds=10)
+    write(base, "01_slow", "1")
+    subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=True)
+    assert not [path for path in temporary.rglob("*") if path.is_file() or path.is_socket()]
 
 
 def _until(condition, seconds=60):
@@ -236,7 +330,7 @@ def _alive(pid):
     except ProcessLookupError:
         return False
     try:  # a zombie in a container without an init process has ended too
-        with open(f"/proc/{pid}/stat") as stat:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
@@ -314,3 +408,15 @@ def test_a_figure_is_bound_to_its_table(tmp_path):
     assert table_differs(fresh, committed) == ""
     committed.write_text("x,y\n1,0.3334\n")
     assert "b.csv differs" in table_differs(fresh, committed)
+
+
+def test_commands_lend_a_home_to_a_user_without_one(base, capsys, monkeypatch):
+    def no_entry(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    write(base, "01_a")
+    assert __main__.main(["figures", "--profile", "smoke", "--base", str(base)]) == 0
+    assert f"using {base / 'build/home'} as home" in capsys.readouterr().err
+    assert os.environ["HOME"] == str(base / "build/home")

@@ -217,6 +217,13 @@ def npz(**arrays):
     return file.getvalue()
 
 
+def test_a_gzip_file_is_not_unpacked_without_end(tmp_path, put, cache, monkeypatch):
+    put(tmp_path, small_mnist()[0], packed=True)
+    monkeypatch.setattr(files, "_LARGEST", 100)
+    with pytest.raises(ValueError, match=r"truncated or altered.*over 0 MiB"):
+        data.load("mnist", root=tmp_path)
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 def test_idx_files_are_read_with_and_without_gzip(tmp_path, put, cache, packed):
     contents, images, labels = small_mnist()

@@ -119,11 +119,21 @@ def test_damaged_files_are_found(folder, tmp_path, cache, monkeypatch):
         (folder / "b/one.jpg").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"b/one\.jpg is truncated or no image"):
             imagenet_images(folder=folder)
+    bomb = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"  # what a format that runs programs would take
+    (folder / "b/one.jpg").write_bytes(bomb)
+    with pytest.raises(ValueError, match=r"b/one\.jpg is truncated or no image"):
+        imagenet_images(folder=folder)
     (tmp_path / "imagenet_sample").mkdir()
     (tmp_path / imagenet._SAMPLE).write_bytes(b"half a zip")
     monkeypatch.setenv("SPATIALKIT_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=r"images_200\.zip is truncated or altered: expected sha256 c7e61f32.*delete"):
         imagenet_images()
+
+
+def test_an_image_of_endless_size_is_refused(folder, monkeypatch):
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 3)
+    with pytest.raises(ValueError, match=r"is truncated or no image .*could be decompression bomb"):
+        imagenet_images(folder=folder)
 
 
 @pytest.mark.parametrize(("arguments", "match"), [

@@ -105,9 +105,9 @@ def test_other_codes_draw_other_runs():
     ("seconds", "config", "smaller"),
     [
         (60.0, {"epochs": 30}, {}),
-        (100.0, {"epochs": 30}, {"epochs": 3}),
-        (1000.0, {"steps": 243_000, "n_train": 48}, {"steps": 2430}),
-        (1000.0, {"epochs": 5, "n_train": 10_000}, {"epochs": 1, "n_train": 500}),
+        (100.0, {"epochs": 60}, {"epochs": 2}),
+        (1000.0, {"steps": 243_000, "n_train": 48}, {"steps": 972}),
+        (100.0, {"epochs": 5, "n_train": 10_000}, {"epochs": 1, "n_train": 2000}),
         (1e6, {"epochs": 5, "n_train": 10_000, "seed": 1}, {"epochs": 1, "n_train": 256}),
         (100.0, {"name": "x", "epochs": True}, {}),
     ],

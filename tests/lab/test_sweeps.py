@@ -21,7 +21,7 @@ from spatialkit.lab.store import Store
 def square(n, offset=0, log=None):
     """One run; leaves a trace of having been run."""
     if log:
-        with open(log, "a") as stream:
+        with open(log, "a", encoding="utf-8") as stream:
             stream.write(f"{n}\n")
     return {"square": n * n + offset}
 
@@ -60,7 +60,7 @@ def log(tmp_path):
 
 
 def runs(log):
-    return sorted(int(line) for line in open(log))
+    return sorted(int(line) for line in open(log, encoding="utf-8"))
 
 
 def test_the_table_has_arguments_then_results_in_the_order_of_the_grid(log):
@@ -199,7 +199,7 @@ def running(process):
     try:
         os.kill(process, 0)
         state = pathlib.Path(f"/proc/{process}/stat")
-        return not (state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] == "Z")
+        return not (state.exists() and state.read_text("utf-8").rsplit(")", 1)[1].split()[0] == "Z")
     except (ProcessLookupError, FileNotFoundError):
         return False
 

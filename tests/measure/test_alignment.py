@@ -4,10 +4,11 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from spatialkit.data.plane import random_blobs, random_filter
 from spatialkit.deform import from_polar, linear_transform, mirror, rotation, scaling, shear
-from spatialkit.measure import alignment_residual, best_alignment
+from spatialkit.measure import alignment_residual, best_alignment, layer_alignment
 
 I = torch.eye(2, dtype=torch.float64)  # noqa: E741
 
@@ -140,3 +141,75 @@ def test_rejects_what_does_not_fit(maps):
         alignment_residual(maps, maps, I, radius=0.1, every=8)
     with pytest.raises(ValueError, match="at least two angles"):
         best_alignment(maps, maps, angles=[0])
+    with pytest.raises(ValueError, match="must be invertible"):
+        alignment_residual(maps, maps, torch.zeros(2, 2))
+    with pytest.raises(ValueError, match=r"centre must be \(x, y\)"):
+        alignment_residual(maps, maps, I, centre=(1.0,))
+    with pytest.raises(ValueError, match="got Conv2d"):
+        alignment_residual(nn.Conv2d(1, 1, 1), maps, I)
+    for value in (torch.nan, torch.inf):
+        bad = maps.clone()
+        bad[1, 2, 6, 6] = value
+        for moved, still in ((bad, maps), (maps, bad)):
+            with pytest.raises(ValueError, match="nan or inf"):
+                alignment_residual(moved, still, I)
+            with pytest.raises(ValueError, match="nan or inf"):
+                best_alignment(moved, still)
+
+
+def test_centred_norm_is_that_of_what_differs_from_the_mean(maps):
+    T, lifted = rotation(20), maps + 5
+    expected = slow_residual(lifted.flip(0), lifted, T, 0.7)
+    y, x = torch.meshgrid(torch.arange(13) - 6.0, torch.arange(13) - 6.0, indexing="ij")
+    values = lifted[..., x**2 + y**2 <= (0.7 * 6.5) ** 2]
+    expected *= float(values.norm() / (values - values.mean((0, 2), keepdim=True)).norm())
+    assert float(alignment_residual(lifted.flip(0), lifted, T, centred=True)) == pytest.approx(expected, rel=1e-10)
+    assert float(alignment_residual(lifted.flip(0), lifted, T)) < 0.5 * expected
+
+
+@pytest.mark.parametrize("pixels", [32, 33])
+def test_a_strided_network_turns_about_the_centre_of_its_image(pixels):
+    # A pixel of the maps for every second of the image, from the first on. A smooth image is turned by a quarter.
+    image = random_blobs(1, 0, blobs=6, widths=(0.25, 0.4)).pixels(pixels, 2 / pixels)[:, None]
+    still, moved = image[..., ::2, ::2], linear_transform(image, rotation(90))[..., ::2, ::2]
+    w = still.shape[-1]
+    off = (pixels - 1) / 4 - (w - 1) / 2
+    assert off == (0.25 if pixels == 32 else 0)
+    right = float(alignment_residual(moved, still, rotation(-90), centre=(off, off)))
+    wrong = float(alignment_residual(moved, still, rotation(-90), centre=(off - 0.25, off + 0.1)))
+    assert right < 0.02 and right < wrong / 4  # what bilinear interpolation at half the resolution leaves
+    found = best_alignment(moved, still, angles=range(-180, 180, 30), stretches=[-0.2, 0, 0.2], centre=(off, off))
+    assert torch.allclose(found.matrix, rotation(-90), atol=0.02)
+
+
+@pytest.mark.parametrize("side", [5, 7, 8])
+def test_the_grid_sees_enough_of_small_maps(side):
+    maps = torch.randn(4, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = best_alignment(maps.rot90(1, (-2, -1)), maps, angles=range(-180, 180, 30), stretches=[-0.3, 0, 0.3])
+    assert found.residual < 0.01 and torch.allclose(found.matrix, rotation(-90), atol=0.01)
+
+
+def test_layers_by_name_are_their_feature_maps():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.Flatten()).double().eval()
+    images = torch.randn(7, 2, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    T, centre = rotation(30), {"1": (0.5, 0.0)}
+    for centred in (False, True):
+        table = layer_alignment(model, images, T, batch=3, centre=centre, centred=centred)
+        for name, stop in (("0", 1), ("1", 2), ("2", 3)):
+            moved, still = (model[:stop](x).detach() for x in (linear_transform(images, T), images))
+            options = {"centre": centre.get(name, (0.0, 0.0)), "centred": centred}
+            for measure, map in (("aligned", torch.linalg.inv(T)), ("not aligned", I)):
+                (value,) = table.query(f"layer == '{name}' and measure == '{measure}'")["value"]
+                assert value == pytest.approx(float(alignment_residual(moved, still, map, **options)), rel=1e-9)
+        assert table[table["layer"] == "3"]["why"].str.contains("no maps").all()
+    with pytest.raises(ValueError, match="layer '3' puts out"):
+        layer_alignment(model, images, T, ["3"])
+
+
+def test_shows_progress_if_asked_to(maps, capsys):
+    options = {"angles": [0, 90], "stretches": [0.0, 0.1], "every": 1}
+    best_alignment(maps, maps, **options)
+    assert capsys.readouterr().err == ""
+    best_alignment(maps, maps, progress=True, **options)
+    assert "best alignment" in capsys.readouterr().err

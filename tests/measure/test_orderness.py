@@ -241,7 +241,8 @@ def test_stays_between_minus_1_and_3(images, neighbours):
 def test_integers_count_as_floats(dtype):
     images = (noise(3, 2, 8, 7) > 0).double() * 255
     as_floats = images.bool().double() if dtype == torch.bool else images
-    assert orderness(images.to(dtype)) == pytest.approx(orderness(as_floats), rel=1e-6)
+    # uint8 and int16 are summed in float32, whose rounding is relative to the ratio, so + 1.
+    assert orderness(images.to(dtype)) + 1 == pytest.approx(orderness(as_floats) + 1, rel=1e-6)
 
 
 def test_large_integers_do_not_overflow():

@@ -111,6 +111,11 @@ def test_takes_arrays_of_integers(estimator):
 def test_refuses_what_orderness_refuses(estimator):
     with pytest.raises(ValueError, match="leave 2 x 2 at scale 4; need 3 x 3"):
         estimator(torch.zeros(1, 1, 8, 8), scale=4)
+    for value in (torch.nan, torch.inf):
+        images = noise(9, 1, 12, 12).cumsum(-1)
+        images[3, 0, 5, 5] = value
+        with pytest.raises(ValueError, match="nan or inf"):
+            estimator(images)
 
 
 def test_central_diagonal_refuses_3_pixels_a_side():

@@ -12,6 +12,7 @@ from torch import nn
 from spatialkit.deform import Diffeomorphism
 from spatialkit.measure.perturbations import Deformation, Noise, Rotation, Translation, perturbed
 from spatialkit.measure.sensitivity import sensitivity
+from spatialkit.measure.tables import COLUMNS
 from spatialkit.models import PlainCNN
 
 FIELDS = Diffeomorphism(3, 5e-3)
@@ -53,8 +54,15 @@ def slow_cosine(clean, changed, pairs=None):
     return np.mean([dcos(a, b) for a, b in zip(clean, changed, strict=True)]) / median
 
 
+def label(row):
+    """One name for each kind of row: ``D``, ``cosine D``, ``R`` for D / G, ``turn / as turn``."""
+    ratio = "R" if row["perturbation"] == "D / G" else row["perturbation"]
+    return f"cosine {row['perturbation']}" if row["measure"] == "cosine" else ratio
+
+
 def value_of(table, layer, measure, column="value"):
-    return table.set_index(["layer", "measure"]).loc[(layer, measure), column]
+    (found,) = table[(table["layer"] == layer) & (table.apply(label, axis=1) == measure)][column]
+    return found
 
 
 # --- oracles -------------------------------------------------------------------------------------
@@ -157,7 +165,8 @@ def test_intervals_are_those_of_an_exact_bootstrap(network, images):
         middle = both.flatten()[order].cumsum(0) >= both.sum() / 2
         median = dcos.flatten()[order][int(middle.int().argmax())]
         drawn["cosine D"].append(float((w * own).sum() / w.sum() / median))
-    outputs = table.set_index("layer").loc["blocks.1.2"].set_index("measure")  # the block's last layer
+    outputs = table[table["layer"] == "blocks.1.2"]  # the block's last layer
+    outputs = outputs.set_index(outputs.apply(label, axis=1))
     for measure, values in drawn.items():
         low, high = np.quantile(values, [0.025, 0.975])
         ours = outputs.loc[measure]
@@ -207,7 +216,7 @@ def test_each_image_passes_once_with_each_of_its_versions(network, images):
     handle = network.register_forward_hook(lambda m, i, output: passed.append(len(output)))
     sensitivity(network, images, ALL, batch=16)
     handle.remove()
-    assert passed == [5 * 16, 5 * 16, 5 * 8]
+    assert passed == [3, 2, 5 * 16, 5 * 16, 5 * 8]  # three and two images of the survey come first
 
 
 def test_keeps_as_much_for_few_images_as_for_many(network, images, monkeypatch):
@@ -227,8 +236,12 @@ def test_keeps_as_much_for_few_images_as_for_many(network, images, monkeypatch):
 
 def test_rows_are_layers_in_order_then_measures(network, images):
     table = sensitivity(network, images, FIELDS)
-    assert list(table.columns) == ["layer", "measure", "value", "low", "high"]
-    assert list(table["measure"][:5]) == ["D", "G", "R", "cosine D", "cosine G"]
+    assert tuple(table.columns) == COLUMNS
+    assert list(table["measure"][:5]) == ["D", "G", "R", "cosine", "cosine"]
+    assert list(table["perturbation"][:5]) == ["D", "G", "D / G", "D", "G"]
+    assert list(table["normaliser"][:5]) == ["mean square"] * 3 + ["cosine"] * 2
+    assert list(table["depth"]) == [depth for depth in range(9) for _ in range(5)]
+    assert table["map"].isna().all() and (table["why"] == "").all()
     layers = ["input", "blocks.0.0", "blocks.0.1", "blocks.0.2", "blocks.1.0", "blocks.1.1", "blocks.1.2"]
     assert list(table["layer"].unique()) == [*layers, "head.0", "head.1"]
     assert len(table) == 9 * 5
@@ -239,7 +252,8 @@ def test_rows_are_layers_in_order_then_measures(network, images):
 def test_measures_what_is_asked_for(network, images, layers, normalise):
     table = sensitivity(network, images, {"right": Translation(1)}, layers, normalise=normalise)
     assert set(table["layer"]) == set(layers)
-    assert set(table["measure"]) == {"right" if normalise == ["mean square"] else "cosine right"}
+    assert set(table["perturbation"]) == {"right"} and set(table["normaliser"]) == set(normalise)
+    assert set(table["measure"]) == {"D" if normalise == ["mean square"] else "cosine"}
 
 
 def test_a_module_called_input_is_no_image(images):
@@ -278,19 +292,19 @@ def test_ignores_gain_and_offset_of_a_representation(network, images):
     pd.testing.assert_frame_equal(plain, scaled, rtol=1e-9)
 
 
-def test_no_deformation_is_0_and_has_no_ratio(network, images):
-    table = sensitivity(network, images, Diffeomorphism(3, 0.0))
-    table = table.set_index("measure")["value"]
-    assert table["D"].max() < 1e-20 and table["cosine D"].max() < 1e-12
-    still = sensitivity(network, images, {"D": lambda x, *_: x.clone(), "G": Noise(like="D")})
-    assert (still.query("measure != 'R'")["value"].abs() < 1e-12).all()
-    assert still.query("measure == 'R'")[["value", "low", "high"]].isna().all(axis=None)
+@pytest.mark.parametrize("still", [Diffeomorphism(3, 0.0), Rotation(0), lambda x, *_: x.clone()])
+def test_no_displacement_is_exactly_0_and_has_no_ratio(network, images, still):
+    table = sensitivity(network, images, still)
+    assert (table.query("measure != 'R'")["value"] == 0).all()
+    ratios = table.query("measure == 'R'")
+    assert ratios[["value", "low", "high"]].isna().all(axis=None)
+    assert (ratios["why"] == "the noise is of length 0").all()
 
 
 def test_another_image_is_as_far_as_a_pair(network, images):
     # x' = x_(i+1): for many images, ||f(x') - f(x)||^2 is that of a pair. 40 images: 1 within 5 of 0.03.
     table = sensitivity(network, images, {"next": lambda x, *_: x.roll(1, 0)}, batch=40)
-    assert (abs(table.query("measure == 'next'")["value"] - 1) < 0.15).all()
+    assert (abs(table.query("measure == 'D'")["value"] - 1) < 0.15).all()
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1])
@@ -400,22 +414,49 @@ class Puts(nn.Module):
 
 
 @pytest.mark.parametrize("put_out, message", [
-    (lambda x, calls: x.sum(0), r"layer '0' puts out torch.float64 of \(2, 12, 12\).* 3 x 16 images of a batch"),
-    (lambda x, calls: x.sum(), r"layer '0' puts out torch.float64 of \(\)"),
-    (lambda x, calls: x + 1j, "layer '0' puts out torch.complex128"),
-    (lambda x, calls: x[..., calls:], r"layer '0' puts out \(2, 12, 10\) for some images and \(2, 12, 11\) for others"),
-    (lambda x, calls: x / 0, "layer '0' puts out nan or inf"),
-    (lambda x, calls: (1e30 * x).float(), "or values too large to square in torch.float32"),
-    (lambda x, calls: x if calls < 3 else None, "layer '0' puts out something for some batches only"),
+    (lambda x, calls: x.sum(0), r"puts out float64 of \(2, 12, 12\) for 3 images, .* for 2: no axis is images"),
+    (lambda x, calls: x.sum(), r"puts out float64 of \(\) for 3 images"),
+    (lambda x, calls: x + 1j, "puts out complex128"),
+    (lambda x, calls: x[..., max(1, calls - 2) :], r"puts out \(2, 12, 10\) for some images, \(2, 12, 11\) for others"),
+    (lambda x, calls: x / 0, "puts out nan or inf"),
+    (lambda x, calls: (1e30 * x).float(), "puts out nan or inf, or values too large to square in float32"),
+    (lambda x, calls: x if calls < 4 else None, "puts out something for some batches only"),
+    (lambda x, calls: None, "puts out no tensor"),
+    (lambda x, calls: x - x.mean(0), "mixes the images of a batch"),
+    (lambda x, calls: x + calls, "puts out other numbers when the same images pass again"),
+    (lambda x, calls: F.dropout(x, 0.5), "puts out other numbers when the same images pass again"),
+    (lambda x, calls: x[:8], r"puts out \(8, 2, 12, 12\) for a batch of 48 images, unlike for a few"),
 ])  # fmt: skip
-def test_refuses_what_it_cannot_measure(images, put_out, message):
-    with pytest.raises(ValueError, match=message):
-        sensitivity(nn.Sequential(Puts(put_out)), images, FIELDS)
+def test_says_why_it_cannot_measure_and_refuses_if_asked_by_name(images, put_out, message):
+    with pytest.raises(ValueError, match=f"layer '0' {message}"):
+        sensitivity(nn.Sequential(Puts(put_out)), images, FIELDS, ["0"])
+    table = sensitivity(nn.Sequential(Puts(put_out), nn.Identity()), images, FIELDS)
+    odd = table[table["layer"] == "0"]
+    assert odd["value"].isna().all() and odd["why"].str.contains(message).all()
+    assert list(odd["measure"]) == ["D", "G", "R", "cosine", "cosine"]
+    assert table[table["layer"] == "input"]["value"].notna().all()
 
 
 def test_refuses_images_that_are_not_finite(network, images):
-    with pytest.raises(ValueError, match="layer 'input' puts out nan or inf"):
+    with pytest.raises(ValueError, match="images hold nan or inf"):
         sensitivity(network, torch.full_like(images, torch.inf), {"turn": Rotation(90)})
+
+
+@pytest.mark.parametrize("perturbation, message", [
+    (3, "perturbation 'D' must be fields such as"),
+    (Rotation, "perturbation 'D' must be fields such as"),
+    ({"turn": "Rotation(10)"}, "perturbation 'turn' must be fields such as"),
+    (Deformation(3.0), "Deformation takes fields that can be drawn by .sample"),
+])  # fmt: skip
+def test_refuses_what_is_no_perturbation(network, images, perturbation, message):
+    with pytest.raises(ValueError, match=message):
+        sensitivity(network, images, perturbation)
+
+
+def test_takes_one_perturbation_by_itself_and_fields_by_name(network, images):
+    whole = sensitivity(network, images, {"D": Deformation(FIELDS), "G": Noise(like="D")})
+    for same in (FIELDS, Deformation(FIELDS), {"D": FIELDS, "G": Noise(like="D")}, Deformation(FIELDS).__call__):
+        pd.testing.assert_frame_equal(sensitivity(network, images, same), whole)
 
 
 def test_refuses_batch_statistics(images):

@@ -66,7 +66,7 @@ def test_holds_the_weights_of_the_file_in_evaluation_mode(put, tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
     (path,) = (tmp_path / "own").iterdir()
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    assert seen == {f"{NAME}/IMAGENET1K_V1": {"copy": "torchvision's weights", "sha256": sha256}}
+    assert seen == {f"{NAME}/IMAGENET1K_V1": {"copy": "torchvision's weights", "sha256": sha256, "content": sha256}}
     reference = torchvision.models.squeezenet1_1(weights=None)
     reference.load_state_dict(weights_of_our_own())
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

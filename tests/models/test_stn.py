@@ -121,3 +121,14 @@ def test_refuses_bad_input():
         network("none").matrix(images())
     with pytest.raises(ValueError, match="no size near 10 parameters"):
         same_size(12, "C0", 10, **SIZES)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("channels", [2, 3])
+def test_takes_any_number_of_channels(variant, channels):
+    model = network(variant, turned=True, channels=channels)
+    x = torch.rand(4, channels, 12, 12, generator=torch.Generator().manual_seed(0))
+    model(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    with pytest.raises(ValueError, match=f"takes images N x {channels} x 12 x 12"):
+        model(images())

@@ -149,3 +149,32 @@ def test_refuses_bad_input():
         affine_matrix("rotation", torch.zeros(1, 2))
     with pytest.raises(ValueError, match=r"a matrix \(N, 2, 3\) for each"):
         resample(torch.zeros(2, 1, 4, 4), torch.zeros(1, 2, 3))
+
+
+def transformer():
+    torch.manual_seed(0)
+    model = SpatialTransformer(nn.Sequential(nn.Flatten(), nn.Linear(50, 4)), 4, "affine").eval()
+    nn.init.normal_(model.last.weight, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("narrow", [torch.float16, torch.bfloat16])
+def test_works_in_few_bits_and_under_autocast(narrow):
+    model, images = transformer(), draw(3, 2, 5, 5).float()
+    exact = model(images)
+    with torch.autocast("cpu", dtype=narrow):
+        mixed = model(images)
+        inner = model(images.to(narrow))
+    assert mixed.dtype == torch.float32 and inner.dtype == narrow
+    torch.testing.assert_close(mixed, exact, atol=0.05, rtol=0)
+    torch.testing.assert_close(inner.float(), exact, atol=0.05, rtol=0)
+    torch.testing.assert_close(model.to(narrow)(images.to(narrow)).float(), exact, atol=0.05, rtol=0)
+
+
+def test_can_be_exported_for_any_number_of_images():
+    model, images = transformer(), draw(3, 2, 5, 5).float()
+    number = torch.export.Dim("number", min=2, max=64)
+    exported = torch.export.export(model, (images,), dynamic_shapes=({0: number},)).module()
+    for x in (images, draw(7, 2, 5, 5, seed=1).float()):
+        torch.testing.assert_close(exported(x), model(x))
+    torch.testing.assert_close(model(images), exported(images))  # nothing of the export was kept

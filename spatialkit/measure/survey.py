@@ -1,0 +1,374 @@
+"""Which layers of a network can be measured, and how: seen on a few images before the others pass.
+
+Two small batches of different size pass first. A layer is measurable if what it puts out has an axis that grows with
+the batch and holds the same numbers for the same image in both: then it sees every image once, and treats each by
+itself.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spatialkit.measure.grids import HALVES, Grid, find_grid, kind_of, with_halves
+from spatialkit.measure.watching import Call, bases_of, first_tensor, following, in_batches, modules_of, unwrapped
+
+__all__ = ["Layer", "Survey", "check_layers", "survey"]
+
+_RANDOM = "puts out other numbers when the same images pass again: switch dropout and other noise off"
+_MIXING = "mixes the images of a batch: switch statistics over the batch off"
+_NO_STATISTICS = "batch normalisation has no statistics yet: calibrate(model, images), or train"
+
+
+@dataclass
+class Layer:
+    """One row of the survey: one use of a module, or all its uses in a pass if each sees some of the images.
+
+    Attributes:
+        name: As in `spatialkit.measure.watching`.
+        base: The module's name.
+        depth: Place in the order of outputs, from 1.
+        why: Why it has no values; empty if it has some.
+        note: What to know about its values; empty mostly.
+        axis: The one that holds images.
+        per_image: How many entries along it belong to one image.
+        inner: Whether images are innermost along it.
+        gathered: Whether the outputs of all uses are put together.
+        grid: Its places, or why there are none.
+    """
+
+    name: str
+    base: str
+    depth: int = 0
+    why: str = ""
+    note: str = ""
+    axis: int = 0
+    per_image: int = 1
+    inner: bool = False
+    gathered: bool = False
+    grid: Grid | str = ""
+
+    def images_first(self, output: Tensor, n: int) -> Tensor:
+        """What belongs to each of ``n`` images, ``(n, ...)``: a view.
+
+        Raises:
+            ValueError: If the output does not hold ``n`` images.
+        """
+        if output.ndim <= self.axis or output.shape[self.axis] != n * self.per_image:
+            raise ValueError(f"puts out {tuple(output.shape)} for a batch of {n} images, unlike for a few")
+        x = output.movedim(self.axis, 0) if self.axis else output
+        if self.per_image == 1:
+            return x
+        return x.unflatten(0, (self.per_image, n)).transpose(0, 1) if self.inner else x.unflatten(0, (n, -1))
+
+
+class Survey:
+    """What can be measured of a network.
+
+    Args:
+        model: The network.
+        layers: In the order of their outputs.
+        uses: How often each module was used in a pass.
+        strict: Whether a layer without values is an error.
+    """
+
+    def __init__(self, model: nn.Module, layers: list[Layer], uses: Mapping[str, int], strict: bool):
+        self.model, self.layers, self.uses, self.strict = model, layers, uses, strict
+        for depth, layer in enumerate(layers, 1):
+            layer.depth = depth
+            if layer.why:
+                self.fail(layer, layer.why)
+
+    def fail(self, layer: Layer, why: str) -> None:
+        """Note why a layer has no values; a ValueError if it was asked for by name."""
+        layer.why = layer.why or why
+        if self.strict:
+            raise ValueError(f"layer {layer.name!r} {why}: leave it out")
+
+    def read(self, batches: Iterable[Tensor], see: Callable[[Layer, Tensor], None]) -> None:
+        """Pass batches; ``see`` gets what each layer puts out for each of them, images first, before the next runs.
+
+        A layer named ``input`` that is no module is the batch itself. A ValueError that ``see`` raises says why the
+        layer has no values.
+        """
+        by_name = {layer.name: layer for layer in self.layers}
+        images = by_name.get("input") if "input" not in self.uses else None
+        bases = {layer.base: None for layer in self.layers if not layer.why and layer is not images}
+        seen, gathered, n = set(), defaultdict(list), 0
+
+        def show(layer: Layer, output: Tensor) -> None:
+            try:
+                see(layer, layer.images_first(output, n))
+                seen.add(layer.name)
+            except ValueError as error:
+                self.fail(layer, str(error))
+
+        def look(call: Call) -> None:
+            layer = by_name.get(call.base)
+            if layer is None or not layer.gathered:
+                layer = by_name.get(call.name)
+            output = first_tensor(call.output)
+            if call.use > self.uses[call.base] and not (layer and layer.gathered):
+                for other in self.layers:
+                    if other.base == call.base:
+                        self.fail(other, f"is used more often for {n} images than for a few")
+            elif layer is not None and output is not None and not layer.why:
+                if layer.gathered:
+                    gathered[layer.name].append(output.clone())
+                else:
+                    show(layer, output)
+
+        with following(self.model, look, list(bases)) as inside:
+            for part in batches:
+                n = len(part)
+                if images is not None and not images.why:
+                    show(images, part)
+                if bases:
+                    inside(part)
+                for name, outputs in gathered.items():
+                    show(by_name[name], torch.cat(outputs, by_name[name].axis))
+                for layer in self.layers:
+                    if not layer.why and layer.name not in seen:
+                        self.fail(layer, "puts out something for some batches only")
+                seen.clear()
+                gathered.clear()
+
+
+def check_layers(model: nn.Module, layers: str | Sequence[str] | None) -> None:
+    """Raises ValueError unless ``layers`` is None, ``"leaves"``, ``"blocks"`` or a list of names of modules."""
+    if layers is None or (isinstance(layers, str) and layers in ("leaves", "blocks")):
+        return
+    if isinstance(layers, str) or not all(isinstance(name, str) for name in layers):
+        raise ValueError(f'layers must be "leaves", "blocks" or a list of names, got {layers!r}')
+    if not layers:
+        raise ValueError('no layers named: leave layers out for all, or pass "leaves", "blocks" or names')
+    bases_of(layers, modules_of(model))
+
+
+def survey(model: nn.Module, images: Tensor, layers: str | Sequence[str] | None = None, places: bool = False) -> Survey:
+    """Look at a network with two batches of a few images.
+
+    Args:
+        model: Any network.
+        images: First axis images, at least 1.
+        layers: ``"leaves"`` or None: all modules in which no other runs. ``"blocks"``: all others but the network
+            itself. Or names; a layer without values is then an error.
+        places: Whether to look for the places of maps, too.
+
+    Raises:
+        ValueError: If a layer is unknown or one asked for by name cannot be measured, if no module runs, or a batch
+            normalisation mixes images.
+    """
+    check_layers(model, layers)
+    _check_statistics(model)
+    modules, strict = modules_of(model), not (layers is None or isinstance(layers, str))
+    first = list(bases_of(layers, modules)) if strict else []
+    modules = {name: modules[name] for name in [*first, *modules]}
+    wanted = set(layers) if strict else ()
+
+    def taken(call: Call) -> bool:
+        if strict:
+            return call.base in wanted or call.name in wanted
+        return call.inner and call.base != "" if layers == "blocks" else not call.inner
+
+    pictures = images.ndim == 4 and min(images.shape[-2:]) > 1 and not images.is_complex()
+    side = tuple(images.shape[-2:]) if places and pictures else None
+    long, short = _two_batches(images, side is not None)
+    try:
+        many = _recorded(model, long, modules, taken)
+    except RuntimeError as error:
+        kind = str(images.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"the network does not take images of {kind} and {tuple(images.shape[1:])}: {error}"
+        ) from error
+    if any(output.note for output in many):
+        warnings.warn(f"{_NO_STATISTICS}; layers behind it have untrained scales", UserWarning, stacklevel=3)
+    found = list(_layers(many, _recorded(model, short, modules, taken, seed=1), len(long), len(short), side, places))
+    if any(layer.why == _MIXING for layer in found):
+        again, known = (_outputs(each) for each in (_recorded(model, long, modules, taken, seed=2), many))
+        for layer in found:
+            if layer.why == _MIXING and not all(map(_same, again[layer.base], known[layer.base])):
+                layer.why = _RANDOM
+    silent = _silent(modules, {output.base for output in many}, layers)
+    if not found or (isinstance(unwrapped(model), torch.jit.ScriptModule | torch.fx.GraphModule) and len(found) < 2):
+        raise ValueError(
+            f"layer {', '.join(map(repr, layers))} puts out nothing: leave it out"
+            if strict
+            else "none of the network's modules runs by itself, as in a traced or exported network, or one without "
+            "blocks: pass the network that it was made of, or name layers"
+        )
+    if strict and (missing := [n for n in layers if n not in {x for o in found for x in (o.name, o.base)}]):
+        raise ValueError(f"layer {', '.join(map(repr, missing))} puts out nothing: leave it out")
+    return Survey(model, found + silent, _uses(many), strict)
+
+
+@dataclass
+class _Output:
+    """What a use of a module put out; ``tensor`` is None if it was no tensor."""
+
+    base: str
+    name: str
+    tensor: Tensor | None
+    kind: str | None
+    note: str
+
+
+def _recorded(
+    model: nn.Module, batch: Tensor, modules: Mapping[str, nn.Module], taken: Callable, seed: int = 0
+) -> list[_Output]:
+    """Copies of what the layers put out for one batch, in order; a network that draws does so from ``seed``."""
+    outputs, kinds, note = [], {}, ""
+
+    def see(call: Call) -> None:
+        nonlocal note
+        module, tensor = modules[call.base], first_tensor(call.output)
+        if tensor is not None:
+            given = first_tensor(call.inputs)
+            known = kinds.get(id(given), (None,))[0]
+            same = call.inner or tensor is given  # what an inner module put out, or passed through
+            kind = kinds.get(id(tensor), (None,))[0] if same else kind_of(module, given, tensor, known)
+            kinds[id(tensor)] = kind, tensor  # kept, so that no other takes its id
+        if not note and _without_statistics(module):
+            note = _NO_STATISTICS
+        if taken(call):
+            copied = None if tensor is None else tensor.clone()
+            outputs.append(_Output(call.base, call.name, copied, None if tensor is None else kind, note))
+
+    with in_batches(model, batch, len(batch)) as parts, following(model, see, list(modules)) as inside:
+        torch.manual_seed(seed)
+        for part in parts:
+            inside(part)
+    return outputs
+
+
+def _two_batches(images: Tensor, halves: bool) -> tuple[Tensor, Tensor]:
+    """A few images, and fewer of the same."""
+    few = images[:3] if len(images) > 2 else torch.cat([images, images[:1].flip(-1), images[:1].roll(1, -1)])[:3]
+    if not halves:
+        return few, few[:2]
+    long = with_halves(few[:2])
+    return long, long[:HALVES]
+
+
+def _layers(many: list[_Output], few: list[_Output], n_many: int, n_few: int, side, places: bool) -> Iterator[Layer]:
+    """The layers by what they put out for both batches, in order of their first outputs."""
+    of_few = defaultdict(list)
+    for output in few:
+        of_few[output.base].append(output)
+    of_many = defaultdict(list)
+    for output in many:
+        of_many[output.base].append(output)
+    order = {output.name: i for i, output in enumerate(many)}
+    made = []
+    for base, long in of_many.items():
+        short = of_few[base]
+        single = [_fit(a.tensor, b.tensor, n_many, n_few) for a, b in zip(long, short, strict=False)]
+        if len(long) == len(short) and (len(long) == 1 or not all(isinstance(fit, str) for fit in single)):
+            pairs = [(output, output.tensor, fit, False) for output, fit in zip(long, single, strict=True)]
+        else:
+            whole = _joined(long)
+            fit = _fit(whole, _joined(short), n_many, n_few)
+            if isinstance(fit, str):
+                fit = f"is used {len(long)} times for {n_many} images, and no output holds all of them"
+            pairs = [(_Output(base, base, whole, long[0].kind, long[0].note), whole, fit, True)]
+        for output, tensor, fit, gathered in pairs:
+            layer = Layer(output.name, base, gathered=gathered, note=output.note)
+            if isinstance(fit, str):
+                layer.why = fit
+            else:
+                layer.axis, layer.per_image, layer.inner = fit
+                if places:
+                    layer.grid = find_grid(layer.images_first(tensor, n_many), output.kind, side, n_many)
+            made.append((order[output.name], layer))
+    yield from (layer for _, layer in sorted(made, key=lambda each: each[0]))
+
+
+def _joined(outputs: list[_Output]) -> Tensor | None:
+    tensors = [output.tensor for output in outputs]
+    fits = tensors and all(t is not None and t.ndim and t.shape[1:] == tensors[0].shape[1:] for t in tensors)
+    return torch.cat(tensors) if fits else None
+
+
+def _fit(long: Tensor | None, short: Tensor | None, n_long: int, n_short: int) -> tuple[int, int, bool] | str:
+    """Axis of images, entries per image, and whether images are innermost in it; or why there is none."""
+    if long is None or short is None:
+        return "puts out no tensor"
+    matches = False
+    for axis in range(min(long.ndim, short.ndim)):
+        others = long.movedim(axis, 0).shape[1:] == short.movedim(axis, 0).shape[1:]
+        if not others or long.shape[axis] % n_long or long.shape[axis] // n_long * n_short != short.shape[axis]:
+            continue
+        matches, per_image = True, long.shape[axis] // n_long
+        for inner in (False, True)[: 1 + (per_image > 1)]:
+            layout = Layer("", "", axis=axis, per_image=per_image, inner=inner)
+            if _same(layout.images_first(long, n_long)[:n_short], layout.images_first(short, n_short)):
+                return axis, per_image, inner
+    if matches:
+        return _MIXING
+    kind = f"puts out {str(long.dtype).removeprefix('torch.')} of {tuple(long.shape)} for {n_long} images"
+    return f"{kind}, {tuple(short.shape)} for {n_short}: no axis is images"
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two outputs agree, up to how sums are rounded in batches of different size."""
+    if a.shape != b.shape:
+        return False
+    rough = torch.is_autocast_enabled(a.device.type) or (a.is_floating_point() and a.dtype.itemsize <= 2)
+    wide = torch.complex128 if a.is_complex() else torch.float64
+    a, b = a.to(wide), b.to(wide)
+    known = a.isfinite()
+    if not torch.equal(known, b.isfinite()):
+        return False
+    a, b = a.where(known, 0), b.where(known, 0)
+    return bool((a - b).norm() <= (0.05 if rough else 1e-3) * torch.maximum(a.norm(), b.norm()))
+
+
+def _outputs(outputs: list[_Output]) -> dict[str, list[Tensor]]:
+    found = defaultdict(list)
+    for output in outputs:
+        if output.tensor is not None:
+            found[output.base].append(output.tensor)
+    return found
+
+
+def _uses(outputs: list[_Output]) -> dict[str, int]:
+    uses = defaultdict(int)
+    for output in outputs:
+        use = output.name[len(output.base) + 1 :] if output.name != output.base else "1"
+        uses[output.base] = max(uses[output.base], int(use))
+    return uses
+
+
+def _silent(modules: Mapping[str, nn.Module], ran: set[str], layers) -> list[Layer]:
+    """Modules without others in them that did not run, nor serve in one that did."""
+    if layers not in (None, "leaves"):
+        return []
+    silent = []
+    for name, module in modules.items():
+        parts = name.split(".")
+        served = {".".join(parts[:i]) for i in range(len(parts) + 1)} & ran
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        layer = not scripted and type(module).forward is not nn.Module.forward and not list(module.children())
+        if name and not served and layer:
+            silent.append(Layer(name, name, why="does not run in evaluation mode"))
+    return silent
+
+
+def _without_statistics(module: nn.Module) -> bool:
+    if not isinstance(module, nn.modules.batchnorm._BatchNorm) or module.running_mean is None:
+        return False
+    return not bool(module.running_mean.any()) and bool((module.running_var == 1).all())
+
+
+def _check_statistics(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                f"batch normalisation {name!r} keeps no running statistics and would mix images with their perturbed "
+                "versions: make it with track_running_stats=True and call calibrate(model, images)"
+            )
