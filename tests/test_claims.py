@@ -4,6 +4,7 @@ import csv
 
 import pandas as pd
 import pytest
+from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -224,3 +225,38 @@ def test_bad_input_says_what_is_wrong(table, own_folders):
     (own_folders / "README.md").write_text("nothing", "utf-8")
     with pytest.raises(ValueError, match="needs the lines"):
         scorecard.write_readme_table()
+
+
+def test_the_scorecard_tells_runs_by_other_code_and_leaves_undefined_cells_empty(table, own_folders):
+    row = {"what": "x", "ours": Estimate(1.0), "verdict": "replicated"}
+    claims.record("so.eq4", [row], table)
+    table.attrs["made"] = MADE | {"other code": 2}
+    claims.record("so.fig1", [row], table)
+    rows = {r["claim"]: r for r in csv.DictReader((own_folders / "figures/scorecard.csv").open(encoding="utf-8"))}
+    assert rows["so.eq4"]["code"] == "present"
+    assert rows["so.fig1"]["code"] == "2 of 3 runs by other code"
+    assert [rows["so.eq4"][name] for name in ("ours", "low", "high", "paper")] == ["1", "", "", ""]
+
+
+def test_no_old_row_of_a_claim_stays_and_no_row_of_another_goes(table, own_folders):
+    row = {"ours": Estimate(1.0), "verdict": "replicated"}
+    for claim, words in (("so.eq4", "ab"), ("so.fig1", "cd"), ("so.eq4", "e")):
+        claims.record(claim, [row | {"what": what} for what in words], table)
+    rows = csv.DictReader((own_folders / "figures/scorecard.csv").open(encoding="utf-8"))
+    assert sorted(r["what"] for r in rows if r["verdict"] != "not run") == ["c", "d", "e"]
+
+
+def test_the_scorecard_is_written_under_its_lock(table, own_folders, monkeypatch):
+    write, held = claims.atomic_write, []
+
+    def watched(path, content):
+        lock = FileLock(own_folders / "figures" / "scorecard.lock")  # as another process would
+        with pytest.raises(Timeout):
+            lock.acquire(timeout=0)
+            lock.release()
+        held.append(path.name)
+        write(path, content)
+
+    monkeypatch.setattr(claims, "atomic_write", watched)
+    claims.record("so.eq4", [{"what": "x", "ours": Estimate(1.0), "verdict": "replicated"}], table)
+    assert "scorecard.csv" in held

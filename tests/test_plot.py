@@ -19,6 +19,17 @@ def own_folder(tmp_path, monkeypatch):
     plt.close("all")
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_shades_run_from_the_darkest_and_leave_the_lightest_out(n):
+    sizes = [2**i for i in range(n)]
+    shades = plot.shades(iter(sizes))
+    assert list(shades) == sizes
+    light = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in shades.values()]
+    assert light == sorted(light) and len(set(light)) == n
+    palette = sns.color_palette("viridis", n + 1)
+    assert shades[sizes[0]] == palette[0] and palette[-1] not in shades.values()
+
+
 def draw(values):
     table = pd.DataFrame({"scale (px)": [1, 2, 3], "value": values})
     plot.set_theme()

@@ -62,6 +62,14 @@ def test_a_checkpoint_belongs_to_key_code_and_fresh_start(monkeypatch):
     assert len({folder_of(), *others}) == 5
 
 
+def test_another_version_does_not_resume():
+    folders = set()
+    for version in (1, 2):
+        with context.run_of("t", version, {"n": 1}, "a") as own:
+            folders.add(own.folder)
+    assert len(folders) == 2
+
+
 @lab.task
 def trains(n, fate):
     path = context.next_checkpoint()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -259,6 +260,38 @@ def test_an_unknown_commit_is_refused(bundle, monkeypatch):
     for known, refused in ((True, False), (None, False), (False, True)):
         monkeypatch.setattr(audit, "_is_known", lambda *_, known=known: known)
         assert ("which is not in the history" in " ".join(only(root).problems)) == refused
+
+
+def test_a_commit_is_known_by_the_history(tmp_path):
+    def git(folder, *words):
+        identity = ["-c", "user.name=n", "-c", "user.email=e@x"]
+        done = subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    root, shallow, bare = tmp_path / "whole", tmp_path / "shallow", tmp_path / "none"
+    root.mkdir()
+    git(root, "init", "-q", "-b", "main")
+    for name in ("first", "second"):
+        git(root, "commit", "-q", "--allow-empty", "-m", name)
+    first, second = git(root, "rev-parse", "HEAD~1"), git(root, "rev-parse", "HEAD")
+    assert audit._is_known(first[:10], root) is True and audit._is_known(second[:10], root) is True
+    git(root, "checkout", "-q", "-b", "aside", first)
+    assert audit._is_known(second[:10], root) is False  # of another branch
+    assert audit._is_known("0" * 10, root) is False
+    git(tmp_path, "clone", "-q", "--depth", "1", "-b", "main", f"file://{root}", str(shallow))
+    assert audit._is_known(second[:10], shallow) is True
+    assert audit._is_known(first[:10], shallow) is None  # beyond what was fetched
+    bare.mkdir()
+    assert audit._is_known(first[:10], bare) is None
+
+
+def test_a_tolerance_is_told_by_audit(bundle, capsys):
+    root, present = bundle(codes=[A, "present"])
+    (step,) = join(root, (A, present))
+    ledger.write([dataclasses.replace(step, within=3e-7, because="sums")], root)
+    assert only(root).counts == {"present": 1, "equal by 1 of 1 reruns (within 3e-07)": 1}
+    assert audit.main(root) == 0
+    assert "1 nearly equal, 1 present; 0 tasks with problems" in capsys.readouterr().out
 
 
 def test_tables_and_the_scorecard_follow_the_ledger(own_folders):

@@ -11,7 +11,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
+from spatialkit.lab import store as module
 from spatialkit.lab.store import Store, atomic_write, canonical, key_of, writable
 
 MADE = {"profile": "laptop", "code": "0" * 12, "commit": "unknown", "date": "2026", "data": {}, "device": "CPU"}
@@ -197,3 +199,23 @@ def test_a_folder_that_cannot_be_written_is_found_out_and_named(tmp_path):
         writable(tmp_path / "file" / "results")
     writable(tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_records_are_merged_under_the_lock(tmp_path, monkeypatch):
+    held = []
+
+    def watched(function):
+        def asks(path, *arguments):
+            lock = FileLock(tmp_path / "t.lock")  # as another process would
+            with pytest.raises(Timeout):
+                lock.acquire(timeout=0)
+                lock.release()
+            held.append(path.name)
+            return function(path, *arguments)
+
+        return asks
+
+    for name in ("_records", "_write"):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    Store(tmp_path, "t").add([record(0)])
+    assert held == ["t.jsonl", "t.jsonl.waiting", "t.jsonl"]  # read, read, written

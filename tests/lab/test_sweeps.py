@@ -85,6 +85,15 @@ def test_committed_results_are_read_and_not_written(log, tmp_path):
     assert (tmp_path / "evidence/results/square.jsonl").read_bytes() == before
 
 
+def test_own_results_come_before_committed_ones(log):
+    made = {"profile": "laptop", "code": "0" * 12, "commit": "x", "date": "2026", "data": {}, "device": "CPU"}
+    one = {"task": "square", "version": 1, "config": square.config({"n": 5, "log": log}), "made": made}
+    for folder, value in ((places.evidence(), 1), (places.out(), 2)):
+        Store(folder / "results", "square").add([one | {"rows": [{"square": value}]}])
+    assert lab.sweep(square, n=[5], log=log)["square"].tolist() == [2]
+    assert not pathlib.Path(log).exists()
+
+
 def test_smoke_never_reads_committed_results(log, tmp_path, monkeypatch):
     lab.sweep(square, n=[1], log=log)
     (tmp_path / "out").rename(tmp_path / "evidence")

@@ -149,3 +149,34 @@ def test_code_that_no_commit_holds_and_runs_that_raise_are_told(bundle, capsys):
         verify.verify(bundle.root, task="seizes")
     with pytest.raises(ValueError, match="git rev-parse"):
         verify.verify(bundle.root, base="nowhere")
+
+
+def claim(**other):
+    return verify._Claim("t", "a" * 12, "b" * 12, Path("01_t.ipynb"), [], within=1e-9, **other)
+
+
+def test_no_tolerance_excuses_code_that_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr(verify, "verdicts_that_change", lambda root, task, within: [f"{task} within {within}"])
+    for module in ("spatialkit.train", "spatialkit.hinge", "spatialkit.trained"):
+        monkeypatch.setattr(verify, "_reached", lambda _, m=module: frozenset({"spatialkit.models.zoo", m}))
+        (line,) = verify._refusals(claim(), tmp_path)
+        assert line.startswith(f"differs by 1.0e-09, and trains ({module})")
+    monkeypatch.setattr(verify, "_reached", lambda _: frozenset({"spatialkit.models.zoo"}))
+    assert verify._refusals(claim(), tmp_path) == ["t within 1e-09"]
+
+
+@pytest.mark.parametrize(
+    ("within", "because"), [(1e-6, ""), (1.1e-5, "sums"), (1.0, "sums"), (-1e-9, "sums"), (float("nan"), "sums")]
+)
+def test_a_tolerance_is_small_and_has_a_reason(tmp_path, within, because):
+    with pytest.raises(ValueError, match=r"within must be from 0 to 1e-05, and above 0 it needs a reason"):
+        verify.verify(tmp_path, within=within, because=because)
+
+
+def test_only_records_of_the_present_version_are_to_be_shown(tmp_path, monkeypatch):
+    made = {"profile": "laptop", "code": "a" * 12, "commit": "x", "date": "2026", "data": {}, "device": "CPU"}
+    records = [{"task": "t", "version": v, "config": {"n": 1}, "rows": [], "made": made} for v in (1, 2)]
+    Store(tmp_path / "results", "t").add(records)
+    monkeypatch.setattr(verify, "present_tasks", lambda _: {"t": (2, "b" * 12, Path("01_t.ipynb"))})
+    (found,) = verify._claims(tmp_path, None)
+    assert (found.old, found.new, [r["version"] for r in found.records]) == ("a" * 12, "b" * 12, [2])
