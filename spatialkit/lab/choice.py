@@ -8,7 +8,7 @@ from spatialkit.lab.store import key_of
 __all__ = ["choose"]
 
 _DRAWN = 3
-_LONGEST = 60.0  # seconds that the record took; longer runs are shrunk
+_LONGEST = 20.0  # seconds that the record took; longer runs are shrunk
 _AIM = 4.0  # seconds, for those
 _SMALLER = {  # what is shrunk, in this order, and to no less than this
     "epochs": 1,
@@ -25,7 +25,7 @@ def choose(records: list[dict], old: str, new: str) -> dict[str, dict]:
 
     First the cheapest cover, found greedily: every value of every argument, the seed apart, in at least one run; next
     is always the run with the most new values per second that its record took. Then three more, drawn by a hash of both
-    fingerprints, which nobody knows before the new code is written. A run of over 60 s is shrunk to about 4 s: its
+    fingerprints, which nobody knows before the new code is written. A run of over 20 s is shrunk to about 4 s: its
     epochs, then steps, then numbers of images; all else stays as recorded.
 
     Args:

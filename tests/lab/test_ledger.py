@@ -104,7 +104,7 @@ def test_other_codes_draw_other_runs():
 @pytest.mark.parametrize(
     ("seconds", "config", "smaller"),
     [
-        (60.0, {"epochs": 30}, {}),
+        (20.0, {"epochs": 30}, {}),
         (100.0, {"epochs": 60}, {"epochs": 2}),
         (1000.0, {"steps": 243_000, "n_train": 48}, {"steps": 972}),
         (100.0, {"epochs": 5, "n_train": 10_000}, {"epochs": 1, "n_train": 2000}),
