@@ -40,7 +40,7 @@ def base(tmp_path):
     cells = [parameters, new_code_cell(SWEEP.strip()), new_code_cell(RECORD.strip())]
     nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "01_a.ipynb")
     made = {"profile": "laptop", "seconds": 60.0, "device": "CPU", "python": "3.11.2", "torch": "2.9.0"}
-    made |= {"date": "2020-01-01T00:00:00+00:00", "code": "x", "data": {}, "processor": "an old one"}
+    made |= {"date": "2020-01-01T00:00:00+00:00", "code": "x", "commit": "y", "data": {}, "processor": "an old one"}
     record = {"task": "number", "version": 1, "config": {"seed": 2}, "rows": [{"value": 7}], "made": made}
     Store(tmp_path / "results", "number").add([record])
     return tmp_path

@@ -132,8 +132,11 @@ def test_a_second_notebook_of_one_number_has_a_letter(base):
 TASK = "@lab.task(version={version})\ndef task(\n    n,\n):\n    return n"
 
 
+MADE = {"code": "0" * 12, "commit": "unknown", "date": "2026", "data": {}, "device": "CPU"}
+
+
 def keep(base, task="task", version=1, profile="laptop", data=()):
-    made = {"profile": profile, "seconds": 1.0, "data": {f"{name}/train": {} for name in data}}
+    made = MADE | {"profile": profile, "seconds": 1.0, "data": {f"{name}/train": {} for name in data}}
     Store(base / "results", task).add(
         [{"task": task, "version": version, "config": {"n": 1}, "rows": [], "made": made}]
     )
@@ -257,9 +260,10 @@ def test_fresh_run_keeps_its_start_until_everything_passed(base, capsys):
 
 def test_duration_is_told_from_committed_records(base):
     write(base, "01_a", TASK.format(version=1))
-    made = [{"profile": "laptop", "seconds": 1800.0}] * 4 + [{"profile": "paper", "seconds": 9e9}]
+    laptop, paper = ({"profile": "laptop", "seconds": 1800.0}, {"profile": "paper", "seconds": 9e9})
+    made = [MADE | one for one in (*[laptop] * 4, paper)]
     for name in ("task", "another"):
-        records = [{"task": name, "version": 1, "config": {"n": n}, "made": m} for n, m in enumerate(made)]
+        records = [{"task": name, "version": 1, "config": {"n": n}, "rows": [], "made": m} for n, m in enumerate(made)]
         Store(base / "results", name).add(records)
     records = records_of(base, "laptop", select(base))
     assert len(records) == 4
