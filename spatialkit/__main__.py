@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from spatialkit import places
+from spatialkit.lab import places
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,7 +144,7 @@ def _internal(words: list[str]) -> int | None:
         notebook, output, *profile = words[1:]
         return execute(Path(notebook), Path(output), {"profile": profile[1]} if profile else None)
     if words[:1] == ["_scorecard"]:
-        from spatialkit.scorecard import draw, write_readme_table
+        from spatialkit.claims.overview import draw, write_readme_table
 
         draw()
         write_readme_table()

@@ -14,8 +14,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 
-from spatialkit import places
 from spatialkit.data.sets import TITLES
+from spatialkit.lab import places
 from spatialkit.lab.provenance import describe
 from spatialkit.lab.store import atomic_write
 

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from spatialkit import places
+from spatialkit.lab import places
 
 PROJECT = tomllib.loads((places.root() / "pyproject.toml").read_text("utf-8"))["project"]
 CONDA = yaml.safe_load((places.root() / "environment.yml").read_text("utf-8"))

@@ -6,8 +6,8 @@ import re
 import nbformat
 import pytest
 
-from spatialkit import places
 from spatialkit.commands.render import counts_are_in_order
+from spatialkit.lab import places
 from spatialkit.lab.audit import current_code
 
 NOTEBOOKS = sorted((places.root() / "notebooks").glob("*.ipynb"))

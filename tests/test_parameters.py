@@ -13,10 +13,9 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
-from spatialkit import places
 from spatialkit.commands.execute import part_path, read_outcome
 from spatialkit.commands.plan import environment, number_of, select
-from spatialkit.lab import profiles
+from spatialkit.lab import places, profiles
 
 NOTEBOOKS = {number_of(path): path for path in select(places.root())}
 

@@ -8,7 +8,8 @@ import pytest
 import seaborn as sns
 import torch
 
-from spatialkit import places, plot
+from spatialkit import plot
+from spatialkit.lab import places
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from spatialkit import places
+from spatialkit.lab import places
 
 __all__ = [
     "Plan",

@@ -67,7 +67,8 @@ def claims_by_verdict(plan: Plan, card: Path) -> dict[str, list[str]]:
     """Verdict -> ids of the claims of the plan's notebooks, in the scorecard's own words and order."""
     import pandas as pd
 
-    from spatialkit import claims, scorecard
+    from spatialkit import claims
+    from spatialkit.claims import overview as scorecard
     from spatialkit.commands.plan import number_of, select
 
     rows = pd.read_csv(card, dtype=str, keep_default_na=False)

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spatialkit import places
 from spatialkit.commands import report
 from spatialkit.commands.execute import PARENT, Outcome, failed_path, part_path, read_outcome
 from spatialkit.commands.plan import Plan, environment_of, records_of, select
+from spatialkit.lab import places
 
 __all__ = ["Workers", "alone", "check_writable", "figures", "remove_leftovers", "run_notebooks"]
 

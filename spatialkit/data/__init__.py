@@ -4,7 +4,6 @@ from spatialkit.data.datasets import NAMES, Dataset, available, load, photograph
 from spatialkit.data.deformed import deformed_classes
 from spatialkit.data.fetch import DataMissing
 from spatialkit.data.imagenet import imagenet_images
-from spatialkit.data.plane import GaussianSum, plane_points, random_blobs, random_filter
 from spatialkit.data.posed import POSE, Poses, add_clutter, in_pose
 from spatialkit.data.scale_detection import (
     PointImages,
@@ -15,7 +14,6 @@ from spatialkit.data.scale_detection import (
     scale_labels,
     two_points,
 )
-from spatialkit.data.seen import watch
 from spatialkit.data.sets import TITLES
 from spatialkit.data.swap import block_swap, pad_to_multiple
 
@@ -25,7 +23,6 @@ __all__ = [
     "TITLES",
     "DataMissing",
     "Dataset",
-    "GaussianSum",
     "PointImages",
     "Poses",
     "ScaleDetection",
@@ -40,11 +37,7 @@ __all__ = [
     "move_points",
     "pad_to_multiple",
     "photographs",
-    "plane_points",
-    "random_blobs",
-    "random_filter",
     "scale_detection",
     "scale_labels",
     "two_points",
-    "watch",
 ]

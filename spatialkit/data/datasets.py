@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from spatialkit.data import embedded, fetch, files
-from spatialkit.data.seen import note
 from spatialkit.data.sets import SETS, Copy
+from spatialkit.lab.seen import note
 
 __all__ = ["NAMES", "Dataset", "available", "load", "photographs"]
 

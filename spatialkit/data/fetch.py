@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from spatialkit import places
+from spatialkit.lab import places
 
 __all__ = ["DataMissing", "cache_folder", "download", "folders", "kept", "obstacle", "reachable"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from spatialkit.data import fetch
-from spatialkit.data.seen import note
+from spatialkit.lab.seen import note
 
 __all__ = ["imagenet_images"]
 

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spatialkit import places
+from spatialkit.lab import places
 from spatialkit.lab.store import key_of
 
 __all__ = ["next_checkpoint", "note_precision", "run_of"]

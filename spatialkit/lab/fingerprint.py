@@ -24,9 +24,8 @@ from spatialkit.lab.syntax import chains, global_names, imported, normal, outsid
 
 __all__ = ["fingerprint", "fingerprint_of_module", "modules_behind", "reached"]
 
-_UNCOUNTED = ("spatialkit.lab", "spatialkit.plot", "spatialkit.places", "spatialkit.claims", "spatialkit.scorecard",
-              "spatialkit.commands", "spatialkit._torchvision")  # fmt: skip
-_BY_CONTENT = tuple(f"spatialkit.data.{name}" for name in ("datasets", "embedded", "fetch", "files", "seen", "sets"))
+_UNCOUNTED = tuple(f"spatialkit.{name}" for name in ("lab", "plot", "claims", "commands", "_torchvision"))
+_BY_CONTENT = tuple(f"spatialkit.data.{name}" for name in ("datasets", "embedded", "fetch", "files", "sets"))
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 

@@ -17,7 +17,7 @@ def pick(profile: str, *, smoke: T, laptop: T, paper: T) -> T:
     """The settings of one profile, and from here on the profile of this session.
 
     Records that a sweep makes afterwards name this profile in their provenance, and smoke
-    output goes to a folder of its own (see ``spatialkit.places``).
+    output goes to a folder of its own (see ``spatialkit.lab.places``).
 
     Args:
         profile: "smoke", "laptop" or "paper".

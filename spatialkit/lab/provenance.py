@@ -12,8 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from spatialkit import places
-from spatialkit.lab import ledger
+from spatialkit.lab import ledger, places
 
 __all__ = ["code_behind", "describe", "joined", "now", "of_machine", "of_session", "processor", "summary"]
 

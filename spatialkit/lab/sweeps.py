@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 from tqdm import tqdm
 
-from spatialkit import places
-from spatialkit.lab import executors, profiles, provenance
+from spatialkit.lab import executors, places, profiles, provenance
 from spatialkit.lab.fingerprint import fingerprint
 from spatialkit.lab.store import Store, writable
 from spatialkit.lab.tasks import Task, run

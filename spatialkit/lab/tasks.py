@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from threadpoolctl import threadpool_limits
 
-from spatialkit.data import watch
 from spatialkit.lab import context, provenance
+from spatialkit.lab.seen import watch
 from spatialkit.lab.store import canonical, key_of
 
 __all__ = ["Task", "run", "task"]

@@ -31,8 +31,8 @@ from spatialkit.lab.store import Store, atomic_write
 __all__ = ["LARGEST", "compare", "verify"]
 
 LARGEST = 1e-5  # difference, relative to the column's largest value, that a reason may excuse
-_TRAINS = ("spatialkit.train", "spatialkit.hinge", "spatialkit.trained")
-_KEEP_NETWORKS = ("spatialkit.trained", "spatialkit.problems.classification", "spatialkit.problems.scales")
+_TRAINS = ("spatialkit.train", "spatialkit.train.hinge", "spatialkit.train.kept")
+_KEEP_NETWORKS = ("spatialkit.train.kept", "spatialkit.train.classes", "spatialkit.train.scales")
 _SEARCHED = 60  # commits
 
 
@@ -257,7 +257,7 @@ def _received(side: _Twin, claim: _Claim, key: str) -> list[dict]:
 def _modules(claim: _Claim, old: _Twin, new: _Twin) -> dict:
     """Fingerprints, before and now, of the modules that keep networks, where the task trains by them."""
     names = sorted(set(_KEEP_NETWORKS) & _reached(claim))
-    if "spatialkit.trained" not in names:
+    if "spatialkit.train.kept" not in names:
         return {}
     before, now = (side.ask(what="modules", names=names) for side in (old, new))
     return {name: [before[name], now[name]] for name in now if name in before}

@@ -2,16 +2,14 @@
 
 from spatialkit.measure.alignment import Alignment, alignment_residual, best_alignment, layer_alignment
 from spatialkit.measure.calibration import calibrate
+from spatialkit.measure.calls import watching
 from spatialkit.measure.filters import frequency_content, laplacian_spectrum, total_variation, total_variation_of_each
-from spatialkit.measure.homogeneous import homogeneous_sensitivities, pixel_response, step_moments
-from spatialkit.measure.invariance import left_after_averaging
 from spatialkit.measure.layers import layer_orderness
-from spatialkit.measure.orderness import OrdernessMeter, orderness, orderness_of_each, two_hop_means
+from spatialkit.measure.order import OrdernessMeter, orderness, orderness_of_each, two_hop_means
 from spatialkit.measure.paired import paired_sensitivity
 from spatialkit.measure.perturbations import Deformation, Noise, Rotation, Translation, perturbed
 from spatialkit.measure.published import central_diagonal_orderness, one_sided_orderness
-from spatialkit.measure.sensitivity import sensitivity
-from spatialkit.measure.watching import watching
+from spatialkit.measure.response import sensitivity
 
 __all__ = [
     "Alignment",
@@ -25,19 +23,15 @@ __all__ = [
     "calibrate",
     "central_diagonal_orderness",
     "frequency_content",
-    "homogeneous_sensitivities",
     "laplacian_spectrum",
     "layer_alignment",
     "layer_orderness",
-    "left_after_averaging",
     "one_sided_orderness",
     "orderness",
     "orderness_of_each",
     "paired_sensitivity",
     "perturbed",
-    "pixel_response",
     "sensitivity",
-    "step_moments",
     "total_variation",
     "total_variation_of_each",
     "two_hop_means",

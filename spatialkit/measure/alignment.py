@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from spatialkit.deform.affine import from_polar, linear_transform, to_polar
+from spatialkit.measure.calls import check_images, in_batches
 from spatialkit.measure.survey import Layer, survey
 from spatialkit.measure.tables import long_table
-from spatialkit.measure.watching import check_images, in_batches
 
 __all__ = ["Alignment", "alignment_residual", "best_alignment", "layer_alignment"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from spatialkit.measure.watching import in_batches
+from spatialkit.measure.calls import in_batches
 
 __all__ = ["calibrate"]
 

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from spatialkit.measure.orderness import OrdernessMeter, check_scale
+from spatialkit.measure.calls import check_images, in_batches
+from spatialkit.measure.order import OrdernessMeter, check_scale
 from spatialkit.measure.survey import Layer, Survey, survey
 from spatialkit.measure.tables import long_table
 from spatialkit.measure.two_hop_paths import NEIGHBOURS
-from spatialkit.measure.watching import check_images, in_batches
 
 __all__ = ["MapMeter", "layer_orderness"]
 
@@ -41,8 +41,8 @@ def layer_orderness(
         images: What it takes, N x C x H x W.
         layers: ``"leaves"``, the default: all modules in which no other runs. ``"blocks"``: those in which others run,
             such as residual and transformer blocks, and stages. Or a list of names of modules (see
-            `spatialkit.measure.watching`).
-        scale, neighbours: As in `spatialkit.measure.orderness`.
+            `spatialkit.measure.calls`).
+        scale, neighbours: As in `spatialkit.measure.order`.
         batch: Images at a time.
 
     Returns:

@@ -23,7 +23,7 @@ def paired_sensitivity(
 
         mean_i ||f(x'_i) - f(x_i)||^2 / mean_(i != j) ||f(x_i) - f(x_j)||^2
 
-    `spatialkit.measure.sensitivity` draws perturbations itself and finds layers by name; this one is for small images
+    `spatialkit.measure.response` draws perturbations itself and finds layers by name; this one is for small images
     whose perturbations can be listed in full, and sums in float64.
 
     Args:

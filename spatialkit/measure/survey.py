@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from spatialkit.measure.calls import Call, bases_of, first_tensor, following, in_batches, modules_of, unwrapped
 from spatialkit.measure.grids import HALVES, Grid, find_grid, kind_of, with_halves
-from spatialkit.measure.watching import Call, bases_of, first_tensor, following, in_batches, modules_of, unwrapped
 
 __all__ = ["Layer", "Survey", "check_layers", "survey"]
 
@@ -30,7 +30,7 @@ class Layer:
     """One row of the survey: one use of a module, or all its uses in a pass if each sees some of the images.
 
     Attributes:
-        name: As in `spatialkit.measure.watching`.
+        name: As in `spatialkit.measure.calls`.
         base: The module's name.
         depth: Place in the order of outputs, from 1.
         why: Why it has no values; empty if it has some.

@@ -1,4 +1,4 @@
-"""Mean squares over all two-hop paths of a grid: what `spatialkit.measure.orderness` divides.
+"""Mean squares over all two-hop paths of a grid: what `spatialkit.measure.order` divides.
 
 Two ways lead to the same sums: `_path_sums` is plain and serves any device; `_path_sums_on_cpu` passes
 less often over memory, which is where the time goes.
@@ -28,7 +28,7 @@ def mean_squares(x: Tensor, neighbours: str) -> Tensor:
 
     Args:
         x: Maps, float32 or float64, shape ``(n, H, W)``.
-        neighbours: Which paths there are, as in `spatialkit.measure.orderness`.
+        neighbours: Which paths there are, as in `spatialkit.measure.order`.
 
     Returns:
         float64, shape ``(n, 2)``; not finite if squares do not fit the type of ``x``.

@@ -2,12 +2,11 @@
 
 from spatialkit.models.channels import shuffle_channels
 from spatialkit.models.circular import ACTIVATIONS, CircularCNN
-from spatialkit.models.continuous import ContinuousCNN, convolve_in_plane
 from spatialkit.models.plain import PlainCNN
-from spatialkit.models.pretrained import pretrained, weights_available
 from spatialkit.models.stn import STN, same_size
 from spatialkit.models.transformer import SpatialTransformer, affine_matrix, angle_scale_shift, compose, resample
 from spatialkit.models.vgg_style import DOWNSAMPLINGS, VGGStyle
+from spatialkit.models.weights import pretrained, weights_available
 from spatialkit.models.zoo import ARCHITECTURES, build
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "DOWNSAMPLINGS",
     "STN",
     "CircularCNN",
-    "ContinuousCNN",
     "PlainCNN",
     "SpatialTransformer",
     "VGGStyle",
@@ -24,7 +22,6 @@ __all__ = [
     "angle_scale_shift",
     "build",
     "compose",
-    "convolve_in_plane",
     "pretrained",
     "resample",
     "same_size",

@@ -22,7 +22,7 @@ def build(name: str, image_shape: Sequence[int], outputs: int, *, width: float =
     connected networks start from N(0, 1) and are divided by the root of their fan-in, in the last layer by the fan-
     in.
 
-    ReLUs are modules, one per layer except in ResNets, so that `spatialkit.measure.watching` can name each
+    ReLUs are modules, one per layer except in ResNets, so that `spatialkit.measure.calls` can name each
     activation. Images are as they come; `spatialkit.train.standardise` them first.
 
     Args:

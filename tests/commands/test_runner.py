@@ -11,13 +11,14 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from spatialkit import __main__, data, places
+from spatialkit import __main__, data
 from spatialkit.commands import report
 from spatialkit.commands.checks import pytest_part, table_differs
 from spatialkit.commands.execute import Outcome, failed_path, part_path, read_outcome
 from spatialkit.commands.plan import Plan, choose_profile, environment, environment_of, records_of, select
 from spatialkit.commands.render import counts_are_in_order, normalise, render
 from spatialkit.commands.runner import alone, figures, remove_leftovers
+from spatialkit.lab import places
 from spatialkit.lab.store import Store
 
 PARAMETERS = {"tags": ["parameters"]}

@@ -24,6 +24,7 @@ from PIL import Image
 from spatialkit import data
 from spatialkit.data import fetch, files
 from spatialkit.data.sets import SETS
+from spatialkit.lab.seen import watch
 
 RAW = "MNIST/raw"
 MNIST = {
@@ -537,9 +538,9 @@ def test_cache_folder_that_cannot_be_written_is_done_without(cache):
 
 
 def test_watch_notes_what_is_loaded():
-    with data.watch() as outer:
+    with watch() as outer:
         data.load("digits")
-        with data.watch() as inner:
+        with watch() as inner:
             data.load("digits", "test")
     data.load("photographs")
     assert set(outer) == {"digits/train", "digits/test"} and set(inner) == {"digits/test"}
@@ -552,7 +553,7 @@ def test_watch_notes_what_is_loaded():
 
 
 def test_watch_does_not_see_other_threads():
-    with data.watch() as seen:
+    with watch() as seen:
         thread = threading.Thread(target=data.load, args=("digits",))
         thread.start()
         thread.join()

@@ -8,8 +8,9 @@ import urllib.error
 
 import pytest
 
-from spatialkit import data, places
+from spatialkit import data
 from spatialkit.data import fetch
+from spatialkit.lab import places
 
 
 @pytest.fixture(autouse=True)

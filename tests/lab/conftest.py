@@ -2,7 +2,7 @@
 
 import pytest
 
-from spatialkit import places
+from spatialkit.lab import places
 
 
 @pytest.fixture(autouse=True)

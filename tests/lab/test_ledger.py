@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatialkit import lab, places
-from spatialkit.lab import audit, ledger
+from spatialkit import lab
+from spatialkit.lab import audit, ledger, places
 from spatialkit.lab.choice import choose
 from spatialkit.lab.ledger import Bridge
 from spatialkit.lab.store import Store, key_of

@@ -2,8 +2,8 @@
 
 import pytest
 
-from spatialkit import lab, places
-from spatialkit.lab import profiles
+from spatialkit import lab
+from spatialkit.lab import places, profiles
 from spatialkit.lab.store import Store
 
 

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import torch
 
-from spatialkit import data, lab, places
+from spatialkit import data, lab
+from spatialkit.lab import places
 from spatialkit.lab.store import Store
 
 

@@ -157,7 +157,7 @@ def claim(**other):
 
 def test_no_tolerance_excuses_code_that_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "verdicts_that_change", lambda root, task, within: [f"{task} within {within}"])
-    for module in ("spatialkit.train", "spatialkit.hinge", "spatialkit.trained"):
+    for module in ("spatialkit.train", "spatialkit.train.hinge", "spatialkit.train.kept"):
         monkeypatch.setattr(verify, "_reached", lambda _, m=module: frozenset({"spatialkit.models.zoo", m}))
         (line,) = verify._refusals(claim(), tmp_path)
         assert line.startswith(f"differs by 1.0e-09, and trains ({module})")

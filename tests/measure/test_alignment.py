@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spatialkit.data.plane import random_blobs, random_filter
 from spatialkit.deform import from_polar, linear_transform, mirror, rotation, scaling, shear
 from spatialkit.measure import alignment_residual, best_alignment, layer_alignment
+from spatialkit.theory.plane import random_blobs, random_filter
 
 I = torch.eye(2, dtype=torch.float64)  # noqa: E741
 

@@ -1,0 +1,348 @@
+"""Trained networks: trained once, kept whole, the same whoever asks and whatever interrupts."""
+
+import threading
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from spatialkit import train
+from spatialkit.lab.fingerprint import fingerprint_of_module
+from spatialkit.models import build
+from spatialkit.train import Problem, classification, scale_task
+from spatialkit.train import kept as module
+from spatialkit.train.kept import RECIPES, trained
+
+SMALL = {"epochs": 3, "width": 1 / 8, "batch": 16, "rate": 0.02}
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """An empty output folder; bits are promised for one thread."""
+    monkeypatch.setenv("SPATIALKIT_OUT", str(tmp_path))
+    monkeypatch.delenv("SPATIALKIT_FRESH", raising=False)
+    fingerprint_of_module(module.__name__)  # remembered, before a test replaces what the module calls
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoints" / "networks"
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Call it, and no network is trained any more."""
+
+    def refuse(*_, **__):
+        raise AssertionError("trained anew")
+
+    return lambda: monkeypatch.setattr(module, "fit", refuse)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return classification("photographs", n_train=48, n_validation=24, n_test=30)
+
+
+def files(folder, kind="*"):
+    return sorted(path.name for path in folder.glob(kind))
+
+
+def same(one, other):
+    a, b = one.model.state_dict(), other.model.state_dict()
+    return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", ["lenet", "fc2", "resnet18", "efficientnet_b0"])
+def test_the_second_call_reads_what_the_first_has_trained(problem, folder, no_training, name):
+    first = trained(name, problem, **SMALL)
+    no_training()
+    second = trained(name, problem, **SMALL)
+    assert same(first, second) and first.history.equals(second.history)
+    assert not first.model.training and not second.model.training
+    with torch.no_grad():
+        images = problem.test[0]
+        assert torch.equal(first.model(images), second.model(images))
+    (checkpoint,) = files(folder, "*.safetensors")
+    assert checkpoint.startswith(f"{name}-")
+    assert set(files(folder)) <= {checkpoint, checkpoint.replace("safetensors", "lock")}
+
+
+@pytest.mark.parametrize(("errors", "best"), [([0.9, 0.5, 0.4, 0.4, 0.6], 2), ([0.1, 0.2, 0.3, 0.4, 0.5], 0)])
+def test_keeps_the_first_weights_of_the_lowest_validation_error(problem, monkeypatch, errors, best):
+    measured, real = [], Problem.error
+
+    def given(self, model, part="test"):
+        if part == "test":
+            return real(self, model, part)
+        measured.append([p.detach().clone() for p in model.parameters()])
+        return errors[len(measured) - 1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Problem, "error", given)
+        network = trained("lenet", problem, **(SMALL | {"epochs": 5}))
+    assert network.history["validation error"].tolist() == errors
+    assert all(torch.equal(p, q) for p, q in zip(network.model.parameters(), measured[best], strict=True))
+    assert problem.error(network.model) == pytest.approx(network.history["test error"][best], abs=1e-14)
+
+
+@pytest.mark.parametrize("name", ["lenet", "vgg11_bn"])
+def test_errors_in_the_history_are_those_of_the_network_kept(problem, name):
+    network = trained(name, problem, **(SMALL | {"epochs": 8, "rate": 0.1}))
+    errors = network.history["validation error"]
+    assert errors.nunique() > 1  # else this tests little
+    assert problem.error(network.model, "validation") == pytest.approx(errors.min(), abs=1e-14)  # kept to 15 digits
+    expected = network.history["test error"][errors.argmin()]
+    assert problem.error(network.model, "test") == pytest.approx(expected, abs=1e-14)
+
+
+def test_the_history_has_a_row_per_epoch(problem):
+    history = trained("lenet", problem, **SMALL).history
+    assert list(history.columns) == ["step", "epoch", "loss", "validation error", "test error"]
+    assert history["epoch"].tolist() == [1, 2, 3] and history["step"].tolist() == [3, 6, 9]
+
+
+def test_trains_as_the_plain_loop_does(problem):
+    ours = trained("lenet", problem, **(SMALL | {"epochs": 1}), recipe="fast", seed=4)
+    plain = build("lenet", (3, 32, 32), 2, width=1 / 8, seed=4)
+    weights, biases = ([p for p in plain.parameters() if (p.ndim > 1) == wanted] for wanted in (True, False))
+    groups = [{"params": weights, "weight_decay": 5e-4}, {"params": biases}]
+    optimizer = torch.optim.SGD(groups, lr=0.02, momentum=0.9, nesterov=True)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=3, cycle_momentum=False)
+    generator = torch.Generator().manual_seed(4)
+    images, labels = problem.train
+    for chosen in torch.randperm(48, generator=generator).split(16):
+        torch.randint(2**62, (), generator=generator)  # the seed of dropout, which this network lacks
+        optimizer.zero_grad()
+        outputs = plain(problem.augment(images[chosen], generator))
+        nn.functional.cross_entropy(outputs, labels[chosen]).backward()
+        optimizer.step()
+        cycle.step()
+    for p, q in zip(ours.model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)  # order of float32 sums
+
+
+OTHERS = [
+    {"seed": 1},
+    {"width": 1 / 4},
+    {"epochs": 2},
+    {"batch": 24},
+    {"rate": 0.03},
+    {"rate": None},
+    {"recipe": "source"},
+]
+
+
+def test_other_arguments_are_other_networks(problem, folder, no_training):
+    arguments = [SMALL, *(SMALL | other for other in OTHERS)]
+    networks = [trained("lenet", problem, **each) for each in arguments]
+    another = classification("photographs", n_train=48, n_validation=24, n_test=30, seed=1)
+    trained("lenet", another, **SMALL)
+    trained("fc2", problem, **SMALL)
+    assert len(files(folder, "*.safetensors")) == len(OTHERS) + 3
+    no_training()
+    assert all(same(trained("lenet", problem, **each), old) for each, old in zip(arguments, networks, strict=True))
+    again = classification("photographs", n_train=48, n_validation=24, n_test=30)  # an equal problem, another object
+    assert same(trained("lenet", again, **SMALL), networks[0])
+
+
+def test_equal_arguments_are_one_network(problem, folder, no_training):
+    first = trained("fc2", problem, epochs=1, width=1, rate=1)
+    no_training()
+    assert same(trained("fc2", problem, epochs=1, width=1.0, rate=1.0), first)
+    assert same(trained("fc2", problem, epochs=1, rate=1, batch=128, seed=0), first)
+    assert len(files(folder, "*.safetensors")) == 1
+
+
+def interrupted(monkeypatch, at, falls=False):
+    """Every epoch saves its state; validation number ``at`` raises, as Ctrl-C does; ``falls``: the last one is best."""
+    monkeypatch.setattr(train, "_CHECKPOINT_SECONDS", -1.0)
+    real, calls = Problem.error, []
+
+    def error(self, model, part="test"):
+        if part == "validation":
+            calls.append(part)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+            if falls:
+                return 1 / (len(calls) - (at is not None and len(calls) > at))
+        return real(self, model, part)
+
+    monkeypatch.setattr(Problem, "error", error)
+    return calls
+
+
+@pytest.mark.parametrize(("name", "recipe"), [
+    ("lenet", "fast"), ("lenet", "source"), ("fc2", "fast"), ("fc2", "source"), ("alexnet", "fast"),
+    ("efficientnet_b0", "fast"), ("resnet18", "source"),
+])  # fmt: skip
+@pytest.mark.parametrize("falls", [False, True])
+def test_an_interrupted_training_goes_on_to_the_same_weights(
+    problem, folder, tmp_path, monkeypatch, name, recipe, falls
+):
+    ask = partial(trained, name, problem, **(SMALL | {"epochs": 5, "width": 1 / 16, "recipe": recipe}))
+    networks = []
+    for at in (None, 4):
+        monkeypatch.setenv("SPATIALKIT_OUT", str(tmp_path / str(at)))
+        torch.manual_seed(at or 0)  # of what else the process draws: no part of it
+        state = torch.get_rng_state()
+        with monkeypatch.context() as patch:
+            calls = interrupted(patch, at, falls)
+            if at:
+                with pytest.raises(KeyboardInterrupt):
+                    ask()
+                left = files(tmp_path / str(at) / "checkpoints" / "networks")
+                assert {each.split(".")[1].split("-")[0] for each in left} >= {"best", "training"}
+                torch.manual_seed(99)
+                state = torch.get_rng_state()
+            networks.append(ask())
+        assert torch.equal(torch.get_rng_state(), state)
+        assert len(calls) == 5 + bool(at)  # epochs before the last saved state are not trained again
+        kinds = {path.suffix for path in (tmp_path / str(at) / "checkpoints" / "networks").iterdir()}
+        assert kinds <= {".lock", ".safetensors"}
+    assert same(*networks)
+    assert networks[0].history.equals(networks[1].history)
+
+
+def test_two_who_ask_at_once_train_once(problem, folder, monkeypatch):
+    real, calls, answers = module.fit, [], []
+
+    def counted(*arguments, **options):
+        calls.append(threading.get_ident())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(module, "fit", counted)
+    askers = [
+        threading.Thread(target=lambda: answers.append(trained("lenet", problem, **(SMALL | {"epochs": 8}))))
+        for _ in range(2)
+    ]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert len(calls) == 1 and len(answers) == 2
+    assert same(*answers)
+    assert {path.suffix for path in folder.iterdir()} <= {".lock", ".safetensors"}
+
+
+def test_fresh_trains_anew_what_was_made_before(problem, monkeypatch, no_training):
+    first = trained("lenet", problem, **SMALL)
+    calls, real = [], module.fit
+    monkeypatch.setattr(module, "fit", lambda *a, **k: calls.append(1) or real(*a, **k))
+    monkeypatch.setenv("SPATIALKIT_FRESH", "9999-01-01T00:00:00+00:00")
+    assert same(trained("lenet", problem, **SMALL), first)  # the same seed, so the same bits
+    assert calls == [1]
+    monkeypatch.setenv("SPATIALKIT_FRESH", "2000-01-01T00:00:00+00:00")
+    trained("lenet", problem, **SMALL)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("recipe, rate, nesterov", [("source", 0.1, False), ("fast", 0.05, True)])
+def test_convolutional_networks_have_sgd_with_decay_of_weights_alone(recipe, rate, nesterov):
+    model = build("resnet18", (3, 32, 32), 10, width=1 / 16)
+    options = RECIPES[recipe].options("resnet18", None)
+    optimizer = options["optimizer"](model.parameters())
+    assert isinstance(optimizer, torch.optim.SGD)
+    decayed, rest = optimizer.param_groups
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (5e-4, 0)
+    matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    assert {id(p) for p in decayed["params"]} == matrices
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == set(map(id, model.parameters()))
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["momentum"], group["nesterov"]) == (rate, 0.9, nesterov)
+    assert RECIPES[recipe].options("vgg11", 0.3)["optimizer"](model.parameters()).param_groups[1]["lr"] == 0.3
+
+
+def test_fully_connected_networks_have_adam():
+    parameters = [nn.Parameter(torch.zeros(2, 2))]
+    for recipe, constant in (("source", True), ("fast", False)):
+        options = RECIPES[recipe].options("fc4", None)
+        optimizer = options["optimizer"](parameters)
+        assert isinstance(optimizer, torch.optim.Adam)
+        assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.1, 0)
+        assert (options["schedule"] is None) == constant
+        assert RECIPES[recipe].options("fc4", 0.02)["optimizer"](parameters).defaults["lr"] == 0.02
+
+
+def test_the_source_s_schedule_is_half_a_cosine_to_zero():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = RECIPES["source"].options("vgg11", None)["schedule"](optimizer, 8)
+    rates = []
+    for _ in range(9):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    expected = 0.05 * (1 + torch.cos(torch.pi * torch.arange(9, dtype=torch.float64) / 8))
+    assert rates == pytest.approx(expected.tolist(), abs=1e-12)
+
+
+def test_networks_of_one_output_learn_by_the_hinge_loss():
+    scales = scale_task(size=8, xi=4.0, gap=1.0, n_train=60, n_validation=20, n_test=40)
+    network = trained("fc2", scales, epochs=2, width=1 / 4, batch=20)
+    assert network.model(scales.test[0]).shape == (40, 1)
+    assert network.history["validation error"].between(0, 1).all()
+
+
+def test_learns_what_can_be_learnt():
+    """Crops of a temple or a flower; guessing is wrong half of the time."""
+    photographs = classification("photographs", n_train=316, n_validation=100)
+    network = trained("fc2", photographs, epochs=5, width=1 / 4, batch=32)
+    assert photographs.error(network.model) < 0.25
+
+
+@pytest.mark.parametrize(("arguments", "match"), [
+    ({"recipe": "slow"}, "recipe must be one of source, fast, got 'slow'"),
+    ({"rate": 0.0}, r"rate must be positive, got 0\.0"),
+    ({"rate": float("nan")}, "rate must be positive"),
+    ({"width": -1}, "width must be a positive number"),
+    ({"name": "vgg12"}, "name must be one of"),
+    ({"epochs": 0}, "epochs and batch must be at least 1"),
+    ({"batch": 0}, "epochs and batch must be at least 1"),
+    ({"rate": 1e15}, "lower the learning rate"),
+])  # fmt: skip
+def test_refuses_bad_input(problem, folder, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        trained(**({"name": "lenet", "problem": problem} | SMALL | arguments))
+    assert files(folder, "*.safetensors") == []
+
+
+# What counts when code changes.
+
+
+def test_a_network_made_by_other_code_is_trained_anew_unless_a_bridge_says_that_it_is_equal(
+    problem, folder, monkeypatch, no_training, tmp_path
+):
+    from spatialkit.lab import ledger
+    from spatialkit.train.checkpoints import load_checkpoint, save_checkpoint
+
+    monkeypatch.setattr(ledger.places, "evidence", lambda: tmp_path)
+    first = trained("lenet", problem, **SMALL)
+    (path,) = folder.glob("*.safetensors")
+    tensors, note = load_checkpoint(path)
+    present = note["code"][module.__name__]
+    save_checkpoint(path, tensors, note | {"code": note["code"] | {module.__name__: "0" * 12}})
+    calls, real = [], module.fit
+    monkeypatch.setattr(module, "fit", lambda *a, **k: calls.append(1) or real(*a, **k))
+    line = {"task": "t", "old": "a", "new": "b", "equal": 4, "of": 4, "keys": ("k",), "shrunk": {}, "within": 0.0,
+            "because": "", "machine": "m", "commit": "c",
+            "modules": {module.__name__: ["0" * 12, present]}}  # fmt: skip
+    ledger.write([ledger.Bridge(**line)])
+    assert same(trained("lenet", problem, **SMALL), first) and not calls
+    ledger.write([])
+    assert same(trained("lenet", problem, **SMALL), first) and calls == [1]
+    assert load_checkpoint(path)[1]["code"] == note["code"]
+
+
+def test_a_damaged_network_is_set_aside_and_trained_anew(problem, folder):
+    first = trained("lenet", problem, **SMALL)
+    (path,) = folder.glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="is damaged: set aside"):
+        assert same(trained("lenet", problem, **SMALL), first)
