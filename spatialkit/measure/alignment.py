@@ -25,12 +25,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from scipy import optimize
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from spatialkit.deform.affine import from_polar, linear_transform, to_polar
+from spatialkit.deform import from_polar, linear_transform, read_at, to_polar
 from spatialkit.measure.calls import check_images, in_batches
 from spatialkit.measure.survey import Layer, survey
 from spatialkit.measure.tables import long_table
@@ -111,12 +110,10 @@ def _squares(moved, still, maps, radius, every, centre) -> tuple[Tensor, Tensor]
     target = still[..., rows, columns]  # (N, C, P)
     flat = target.flatten(0, 1)
     back = torch.linalg.inv(maps.to(points)).reshape(-1, 2, 2)
-    half = torch.tensor([max(W - 1, 1) / 2, max(H - 1, 1) / 2], dtype=torch.float64)
     about = torch.tensor(centre, dtype=torch.float64)
     squares = []
     for some in back.split(max(1, _VALUES_AT_A_TIME // target.numel())):
-        places = ((points @ some.mT + about) / half).to(still)[None]  # (1, K, P, 2), from -1 to 1 between border pixels
-        sampled = F.grid_sample(moved.flatten(0, 1)[None], places, padding_mode="border", align_corners=True)[0]
+        sampled = read_at(moved.flatten(0, 1)[None], (points @ some.mT + about)[None])[0]  # (N * C, K, P)
         squares.append((sampled - flat[:, None]).double().square().sum(dim=(0, 2)))
     return torch.cat(squares), target
 
