@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,15 +12,15 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from spatialkit.lab import places
+from spatialkit.lab import places, settings
 from spatialkit.lab.context import note_precision
 from spatialkit.lab.fingerprint import fingerprint_of_module
 from spatialkit.lab.ledger import same_module
 from spatialkit.lab.provenance import now
 from spatialkit.lab.store import canonical
 from spatialkit.models import build
-from spatialkit.train.loop import device_of, fit, one_cycle
 from spatialkit.train.checkpoints import load_checkpoint, save_checkpoint
+from spatialkit.train.loop import device_of, fit, one_cycle
 from spatialkit.train.problem import Problem
 
 __all__ = ["RECIPES", "Recipe", "Trained", "trained"]
@@ -146,7 +145,7 @@ def _path(given: dict, problem: Problem) -> Path:
 def _kept(path: Path, code: dict[str, str]) -> tuple[dict[str, Tensor], dict] | None:
     """What is kept there, if present code or code that was found equal made it, and no fresh one is wanted."""
     found = load_checkpoint(path)
-    if found is None or found[1]["date"] < os.environ.get("SPATIALKIT_FRESH", ""):
+    if found is None or found[1]["date"] < settings.fresh_since():
         return None
     made = found[1]["code"]
     return found if all(same_module(name, made.get(name, ""), now) for name, now in code.items()) else None
@@ -155,7 +154,7 @@ def _kept(path: Path, code: dict[str, str]) -> tuple[dict[str, Tensor], dict] | 
 def _train(model: nn.Module, problem: Problem, path: Path, code: dict[str, str], **options) -> None:
     """Train, keep the weights of the best epoch, write the checkpoint."""
     device = device_of().type
-    whose = json.dumps([code, os.environ.get("SPATIALKIT_FRESH", "")], sort_keys=True)
+    whose = json.dumps([code, settings.fresh_since()], sort_keys=True)
     owner = hashlib.sha256(whose.encode()).hexdigest()[:8]
     best, state = (path.with_suffix(f".{kind}-{device}-{owner}") for kind in ("best", "training"))
     _remove_others(path, best, state)
