@@ -124,7 +124,8 @@ def affine_field(
     with torch.autocast(linear.device.type, enabled=False):
         read = linear @ (u if before is None else u - before[..., None])  # (N, 2, H * W)
     read = read if after is None else read + after[..., None]
-    return (read - u).view(-1, 2, *size)
+    field = read - u
+    return (field if field.ndim == 3 else field[None]).unflatten(2, tuple(size))
 
 
 def _places(size: Sequence[int], like: Tensor) -> Tensor:

@@ -135,7 +135,9 @@ class Translation:
                 for side, by in ((H, self.dy), (W, self.dx))
             )
             return images[:, :, rows][..., columns]
-        return _warped(images, -torch.tensor([self.dx, self.dy], dtype=torch.float64).view(1, 2, 1, 1).expand(1, 2, H, W))
+        return _warped(
+            images, -torch.tensor([self.dx, self.dy], dtype=torch.float64).view(1, 2, 1, 1).expand(1, 2, H, W)
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ It is called D if x' is deformed and G if it is noised as strongly, and R = D / 
 
     mean_i dcos(f(x'_i), f(x_i)) / median_(i < j) dcos(f(x_i), f(x_j)),    dcos(a, b) = 1 - a . b / (||a|| ||b||)
 
-Intervals come from the Poisson bootstrap over images (see `spatialkit.measure.spread`). All measures share the resamples.
+Intervals come from the Poisson bootstrap over images (see `spatialkit.measure.spread`). All measures share the
+resamples.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Sums over images: how much representations change when images are perturbed, and how much images differ in them.
 
-With f(x) what a layer puts out for an image, and over distinct pairs, the mean of ||f(x_i) - f(x_j)||^2 is 2 / (P - 1) times::
+With f(x) what a layer puts out for an image, and over distinct pairs, the mean of ||f(x_i) - f(x_j)||^2 is
+2 / (P - 1) times::
 
     sum_i ||f(x_i) - r||^2 - P ||mean_i f(x_i) - r||^2
 

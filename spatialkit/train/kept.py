@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from spatialkit.lab import places
+from spatialkit.lab import places, settings
 from spatialkit.lab.context import note_precision
 from spatialkit.lab.fingerprint import fingerprint, fingerprint_of_module
 from spatialkit.lab.ledger import same_module
@@ -139,14 +138,14 @@ def _digest(value) -> str:
 def _kept(path: Path, code: dict[str, str]) -> dict | None:
     """What is kept there, if present code or code that was found equal made it, and no fresh one is wanted."""
     found = load_checkpoint(path)
-    if found is None or found["date"] < os.environ.get("SPATIALKIT_FRESH", ""):
+    if found is None or found["date"] < settings.fresh_since():
         return None
     return found if all(same_module(name, found["code"].get(name, ""), now) for name, now in code.items()) else None
 
 
 def _train(model: nn.Module, problem: Problem, path: Path, code: dict[str, str], **options) -> dict:
     """Train, keep the weights of the best epoch, write the checkpoint; what it holds."""
-    owner = f"{device_of().type}-{_digest([code, os.environ.get('SPATIALKIT_FRESH', '')])[:8]}"
+    owner = f"{device_of().type}-{_digest([code, settings.fresh_since()])[:8]}"
     best, state = (path.with_suffix(f".{kind}-{owner}") for kind in ("best", "training"))
     _remove_others(path, best, state)
 
