@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from spatialkit import train
 from spatialkit.lab.fingerprint import fingerprint_of_module
 from spatialkit.models import build
 from spatialkit.train import Problem, classification, scale_task
 from spatialkit.train import kept as module
-from spatialkit.train.kept import RECIPES, trained
+from spatialkit.train import loop
+from spatialkit.train.kept import trained
+from spatialkit.train.recipes import RECIPES
 
 SMALL = {"epochs": 3, "width": 1 / 8, "batch": 16, "learning_rate": 0.02}
 
@@ -161,7 +162,7 @@ def test_equal_arguments_are_one_network(problem, folder, no_training):
 
 def interrupted(monkeypatch, at, falls=False):
     """Every epoch saves its state; validation number ``at`` raises, as Ctrl-C does; ``falls``: the last one is best."""
-    monkeypatch.setattr(train, "_CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1.0)
     real, calls = Problem.error, []
 
     def error(self, model, part="test"):
@@ -245,8 +246,8 @@ def test_fresh_trains_anew_what_was_made_before(problem, monkeypatch, no_trainin
 @pytest.mark.parametrize("recipe, rate, nesterov", [("source", 0.1, False), ("fast", 0.05, True)])
 def test_convolutional_networks_have_sgd_with_decay_of_weights_alone(recipe, rate, nesterov):
     model = build("resnet18", (3, 32, 32), 10, width=1 / 16)
-    options = RECIPES[recipe].options("resnet18", None)
-    optimizer = options["optimizer"](model.parameters())
+    options = RECIPES[recipe].options(fully_connected=False)
+    optimizer = options["optimizer"](model)
     assert isinstance(optimizer, torch.optim.SGD)
     decayed, rest = optimizer.param_groups
     assert (decayed["weight_decay"], rest["weight_decay"]) == (5e-4, 0)
@@ -255,23 +256,23 @@ def test_convolutional_networks_have_sgd_with_decay_of_weights_alone(recipe, rat
     assert {id(p) for group in optimizer.param_groups for p in group["params"]} == set(map(id, model.parameters()))
     for group in optimizer.param_groups:
         assert (group["lr"], group["momentum"], group["nesterov"]) == (rate, 0.9, nesterov)
-    assert RECIPES[recipe].options("vgg11", 0.3)["optimizer"](model.parameters()).param_groups[1]["lr"] == 0.3
+    assert RECIPES[recipe].options(False, 0.3)["optimizer"](model).param_groups[1]["lr"] == 0.3
 
 
 def test_fully_connected_networks_have_adam():
-    parameters = [nn.Parameter(torch.zeros(2, 2))]
+    model = nn.Linear(2, 2)
     for recipe, constant in (("source", True), ("fast", False)):
-        options = RECIPES[recipe].options("fc4", None)
-        optimizer = options["optimizer"](parameters)
+        options = RECIPES[recipe].options(fully_connected=True)
+        optimizer = options["optimizer"](model)
         assert isinstance(optimizer, torch.optim.Adam)
         assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.1, 0)
         assert (options["schedule"] is None) == constant
-        assert RECIPES[recipe].options("fc4", 0.02)["optimizer"](parameters).defaults["lr"] == 0.02
+        assert RECIPES[recipe].options(True, 0.02)["optimizer"](model).defaults["lr"] == 0.02
 
 
 def test_the_source_s_schedule_is_half_a_cosine_to_zero():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    schedule = RECIPES["source"].options("vgg11", None)["schedule"](optimizer, 8)
+    schedule = RECIPES["source"].options(fully_connected=False)["schedule"](optimizer, 8)
     rates = []
     for _ in range(9):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -300,14 +301,14 @@ def test_learns_what_can_be_learnt():
     ({"learning_rate": 0.0}, r"learning_rate must be positive, got 0\.0"),
     ({"learning_rate": float("nan")}, "learning_rate must be positive"),
     ({"width": -1}, "width must be a positive number"),
-    ({"name": "vgg12"}, "name must be one of"),
+    ({"network": "vgg12"}, "name must be one of"),
     ({"epochs": 0}, "epochs and batch must be at least 1"),
     ({"batch": 0}, "epochs and batch must be at least 1"),
     ({"learning_rate": 1e15}, "lower the learning rate"),
 ])  # fmt: skip
 def test_refuses_bad_input(problem, folder, arguments, match):
     with pytest.raises(ValueError, match=match):
-        trained(**({"name": "lenet", "problem": problem} | SMALL | arguments))
+        trained(**({"network": "lenet", "problem": problem} | SMALL | arguments))
     assert files(folder, "*.safetensors") == []
 
 
@@ -323,9 +324,9 @@ def test_a_network_made_by_other_code_is_trained_anew_unless_a_bridge_says_that_
     monkeypatch.setattr(ledger.places, "evidence", lambda: tmp_path)
     first = trained("lenet", problem, **SMALL)
     (path,) = folder.glob("*.safetensors")
-    tensors, note = load_checkpoint(path)
+    note = load_checkpoint(path)
     present = note["code"][module.__name__]
-    save_checkpoint(path, tensors, note | {"code": note["code"] | {module.__name__: "0" * 12}})
+    save_checkpoint(path, note | {"code": note["code"] | {module.__name__: "0" * 12}})
     calls, real = [], module.fit
     monkeypatch.setattr(module, "fit", lambda *a, **k: calls.append(1) or real(*a, **k))
     line = {"task": "t", "old": "a", "new": "b", "equal": 4, "of": 4, "keys": ("k",), "shrunk": {}, "within": 0.0,
@@ -335,7 +336,7 @@ def test_a_network_made_by_other_code_is_trained_anew_unless_a_bridge_says_that_
     assert same(trained("lenet", problem, **SMALL), first) and not calls
     ledger.write([])
     assert same(trained("lenet", problem, **SMALL), first) and calls == [1]
-    assert load_checkpoint(path)[1]["code"] == note["code"]
+    assert load_checkpoint(path)["code"] == note["code"]
 
 
 def test_a_damaged_network_is_set_aside_and_trained_anew(problem, folder):
