@@ -107,6 +107,7 @@ torch.set_num_threads(1)
 from spatialkit import lab
 from spatialkit.train import adam, fit, loop, one_cycle, sgd
 loop._CHECKPOINT_SECONDS = 0.0
+lab.begin("laptop")
 from tests.train.test_gradients import network, problem, bits, BatchNormNet
 
 @lab.task
