@@ -8,7 +8,7 @@ import pytest
 import seaborn as sns
 import torch
 
-from spatialkit import plot
+from spatialkit import lab, plot
 from spatialkit.lab import places
 
 
@@ -57,12 +57,31 @@ def test_the_tidy_table_lies_beside_the_picture(own_folder):
 
 
 def test_provenance_stands_below_the_figure(own_folder):
-    made = {"profile": ["laptop"], "data": [], "device": ["CPU"], "runs": 2, "seeds": 2, "other code": 0}
-    table = pd.DataFrame({"x": [1]})
-    table.attrs["made"] = made
-    figure, axis = plt.subplots()
-    plot.save(figure, "y", table)
-    assert "profile laptop; no data set; CPU; 2 runs, 2 seeds" in (own_folder / "y.svg").read_text("utf-8")
+    runs = sweep_twice()
+    for name, of in (("all", runs), ("part", runs[runs["seed"] == 1]), ("list", [runs[:1], runs[1:]])):
+        plot.save(plt.figure(), name, pd.DataFrame({"mean": [1.5]}), of=of)
+        shown = f"profile laptop; no data set; CPU; {len(runs[:1] if name == 'part' else runs)} runs"
+        assert shown in (own_folder / f"{name}.svg").read_text("utf-8")
+    plot.save(plt.figure(), "none", pd.DataFrame({"mean": [1.5]}))
+    assert "profile" not in (own_folder / "none.svg").read_text("utf-8")
+
+
+def test_no_figure_loses_where_its_runs_come_from(own_folder):
+    runs = sweep_twice()
+    with pytest.raises(ValueError, match=r"a sweep made these rows: .*of=table"):
+        plot.save(plt.figure(), "y", runs[runs["seed"] == 1])
+    with pytest.raises(ValueError, match="belong to no sweep"):
+        plot.save(plt.figure(), "y", runs, of=runs.drop(columns="seed"))
+    assert not own_folder.exists()
+
+
+def sweep_twice():
+    @lab.task
+    def seeded(seed):
+        return {"value": seed}
+
+    lab.begin("laptop")
+    return lab.sweep(seeded, seed=[0, 1], executor=lab.Serial())
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -17,7 +17,7 @@ from spatialkit.lab.fingerprint import fingerprint_of_module
 from spatialkit.lab.ledger import same_module
 from spatialkit.lab.origins import Tables, is_swept
 from spatialkit.lab.profiles import begin, pick
-from spatialkit.lab.provenance import code_behind, describe, now, summary
+from spatialkit.lab.provenance import code_behind, describe, matrix_units, now, processor, summary
 from spatialkit.lab.seen import note as note_loaded
 from spatialkit.lab.store import atomic_write, canonical
 from spatialkit.lab.sweeps import SweepError, grid, sweep
@@ -25,6 +25,6 @@ from spatialkit.lab.tasks import Task, task
 
 __all__ = [
     "Processes", "Serial", "SweepError", "Tables", "Task", "atomic_write", "begin", "canonical", "code_behind",
-    "describe", "fingerprint_of_module", "grid", "is_swept", "next_checkpoint", "note_loaded", "note_precision",
-    "now", "pick", "places", "same_module", "settings", "summary", "sweep", "task",
+    "describe", "fingerprint_of_module", "grid", "is_swept", "matrix_units", "next_checkpoint", "note_loaded",
+    "note_precision", "now", "pick", "places", "processor", "same_module", "settings", "summary", "sweep", "task",
 ]  # fmt: skip

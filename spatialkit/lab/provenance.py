@@ -14,7 +14,7 @@ import torch
 from spatialkit.lab import ledger, places
 from spatialkit.lab.origins import Tables, runs_behind
 
-__all__ = ["code_behind", "describe", "now", "of_machine", "of_session", "processor", "summary"]
+__all__ = ["code_behind", "describe", "matrix_units", "now", "of_machine", "of_session", "processor", "summary"]
 
 
 def now() -> str:
@@ -38,12 +38,24 @@ def of_machine() -> dict:
 @functools.cache
 def processor() -> dict:
     """Model of the processor, and the instruction set that torch uses: others round sums differently."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text("utf-8") if info.exists() else ""
-    named = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    matrix = " with AMX" if re.search(r"\bamx_bf16\b", text) else ""
+    named = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
+    matrix = " with AMX" if matrix_units() else ""
     model = named[1].strip() if named else platform.processor() or platform.machine()
     return {"processor": model, "instructions": torch.backends.cpu.get_cpu_capability() + matrix}
+
+
+def matrix_units() -> bool:
+    """Whether the processor has units for products of bfloat16 matrices (AMX), which make training in it pay.
+
+    Others, such as those of Arm, are not looked for.
+    """
+    return re.search(r"\bamx_bf16\b", _cpuinfo()) is not None
+
+
+def _cpuinfo() -> str:
+    """What Linux says about the processor; empty elsewhere."""
+    info = Path("/proc/cpuinfo")
+    return info.read_text("utf-8", "replace") if info.exists() else ""
 
 
 @functools.cache

@@ -8,8 +8,8 @@ from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatialkit import claims, scorecard
-from spatialkit.claims import Estimate
+from spatialkit import claims, lab
+from spatialkit.claims import Estimate, overview, picture
 from spatialkit.lab import places
 
 MADE = {
@@ -32,10 +32,10 @@ def own_folders(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def table():
-    table = pd.DataFrame({"x": [1.0]})
-    table.attrs["made"] = MADE
-    return table
+def table(monkeypatch):
+    """Runs whose provenance is ``MADE``, whatever they are."""
+    monkeypatch.setattr(lab, "summary", lambda runs: MADE | runs)
+    return {}
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_the_picture_and_the_readme_show_it(table, own_folders):
     row = {"what": "x", "ours": Estimate(1.0, 0.5, 1.5), "verdict": "replicated", "paper": 2.0}
     claims.record("so.fig1", [row, row | {"what": "y", "verdict": "not replicated"}], table, found="It is 1 | not 2.")
     (own_folders / "README.md").write_text("top\n<!-- scorecard: begin -->\nold\n<!-- scorecard: end -->\nbottom\n")
-    scorecard.write_readme_table()
-    scorecard.draw()
+    overview.write_readme_table()
+    picture.draw()
     text = (own_folders / "README.md").read_text("utf-8")
     assert text.startswith("top\n") and text.endswith("\nbottom\n") and "old" not in text
     says = " ".join(claims.catalogue()["so.fig1"]["says"].split())
@@ -160,13 +160,13 @@ def test_the_picture_and_the_readme_show_it(table, own_folders):
 def test_bars_of_the_picture_are_the_parts(table):
     row = {"what": "x", "ours": Estimate(1.0), "verdict": "replicated"}
     claims.record("so.eq4", [row, row, row, row | {"verdict": "not replicated"}], table)
-    patches = scorecard.figure().axes[0].patches[:4]  # the first claim: one bar per verdict, in their order
+    patches = claims.figure().axes[0].patches[:4]  # the first claim: one bar per verdict, in their order
     assert [round(patch.get_width() / 0.92, 6) for patch in patches] == [0.75, 0, 0.25, 0]
 
 
 @given(st.lists(st.sampled_from([R, U, N, NONE]), min_size=1, max_size=60))
 def test_a_bar_has_at_most_ten_squares_and_leaves_no_verdict_out(parts):
-    squares = scorecard.bar(pd.Series(parts))
+    squares = overview.bar(pd.Series(parts))
     assert len(squares) == min(len(parts), 10)
     assert len(set(squares)) == len(set(parts))
 
@@ -187,11 +187,11 @@ def test_rows_of_a_necessary_part_decide_together(table):
     fails = row | {"what": f"VGG11: {text} of log R", "verdict": "not replicated"}
     claims.record("rs.fig3", [row, fails, fails | {"verdict": "undecided"}], table)
     claims.record("rs.fig1c", [row, fails], table)  # the same rows where nothing is necessary
-    assert scorecard.verdicts()["rs.fig3"] == "not replicated"
-    assert scorecard.verdicts()["rs.fig1c"] == "mixed"
+    assert claims.verdicts()["rs.fig3"] == "not replicated"
+    assert claims.verdicts()["rs.fig1c"] == "mixed"
     claims.record("rs.fig3", [row, fails, fails | {"verdict": "replicated"}], table)
-    assert scorecard.verdicts()["rs.fig3"] == "mixed"
-    assert scorecard.verdicts()["rs.fig5"] == "not run"
+    assert claims.verdicts()["rs.fig3"] == "mixed"
+    assert claims.verdicts()["rs.fig5"] == "not run"
 
 
 def test_a_tally_says_what_occurred():
@@ -225,14 +225,13 @@ def test_bad_input_says_what_is_wrong(table, own_folders):
         claims.judge(Estimate(float("nan")), above=0)
     (own_folders / "README.md").write_text("nothing", "utf-8")
     with pytest.raises(ValueError, match="needs the lines"):
-        scorecard.write_readme_table()
+        overview.write_readme_table()
 
 
 def test_the_scorecard_tells_runs_by_other_code_and_leaves_undefined_cells_empty(table, own_folders):
     row = {"what": "x", "ours": Estimate(1.0), "verdict": "replicated"}
     claims.record("so.eq4", [row], table)
-    table.attrs["made"] = MADE | {"other code": 2}
-    claims.record("so.fig1", [row], table)
+    claims.record("so.fig1", [row], table | {"other code": 2})
     rows = {r["claim"]: r for r in csv.DictReader((own_folders / "figures/scorecard.csv").open(encoding="utf-8"))}
     assert rows["so.eq4"]["code"] == "present"
     assert rows["so.fig1"]["code"] == "2 of 3 runs by other code"
@@ -248,7 +247,7 @@ def test_no_old_row_of_a_claim_stays_and_no_row_of_another_goes(table, own_folde
 
 
 def test_the_scorecard_is_written_under_its_lock(table, own_folders, monkeypatch):
-    write, held = claims.atomic_write, []
+    write, held = lab.atomic_write, []
 
     def watched(path, content):
         lock = FileLock(own_folders / "figures" / "scorecard.lock")  # as another process would
@@ -258,6 +257,6 @@ def test_the_scorecard_is_written_under_its_lock(table, own_folders, monkeypatch
         held.append(path.name)
         write(path, content)
 
-    monkeypatch.setattr(claims, "atomic_write", watched)
+    monkeypatch.setattr(lab, "atomic_write", watched)
     claims.record("so.eq4", [{"what": "x", "ours": Estimate(1.0), "verdict": "replicated"}], table)
     assert "scorecard.csv" in held

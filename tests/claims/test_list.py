@@ -5,14 +5,15 @@ import json
 import math
 import re
 from importlib import resources
-from pathlib import Path
 
 import pytest
 import yaml
 
-LIST = yaml.safe_load(resources.files("spatialkit").joinpath("claims.yaml").read_text("utf-8"))
+from spatialkit.lab import places
+
+LIST = yaml.safe_load(resources.files("spatialkit.claims").joinpath("claims.yaml").read_text("utf-8"))
 CLAIMS = LIST["claims"]
-with (Path(__file__).parents[1] / "figures" / "scorecard.csv").open(newline="", encoding="utf-8") as stream:
+with (places.root() / "figures" / "scorecard.csv").open(newline="", encoding="utf-8") as stream:
     ROWS = list(csv.DictReader(stream))
 TEXTS = {"id", "source", "artefact", "says", "rule", "notebook"}
 each_claim = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
@@ -116,6 +117,6 @@ def test_committed_intervals_hold_their_numbers_and_keep_their_ranges(claim):
 
 
 def test_every_measured_claim_says_what_was_found():
-    found = json.loads((Path(__file__).parents[1] / "figures" / "found.json").read_text("utf-8"))
+    found = json.loads((places.root() / "figures" / "found.json").read_text("utf-8"))
     assert list(found) == list(dict.fromkeys(row["claim"] for row in MEASURED))
     assert all(re.search(r"\d", sentence) and sentence.endswith(".") for sentence in found.values())

@@ -135,6 +135,11 @@ def test_every_record_has_its_provenance():
     assert {"profile", "code", "commit", "date", "device", "python", "torch", "numpy", "seconds"} <= set(made)
 
 
+def test_numbers_of_a_task_are_cells_as_they_are():
+    mean = data.load("digits").images.float().mean().item()
+    assert lab.sweep(mean_of_digits, seed=[0, 1])["mean"].tolist() == [mean, pytest.approx(mean + 1)]
+
+
 def test_the_description_names_profile_data_device_and_seeds():
     line = lab.describe(lab.sweep(mean_of_digits, seed=[0, 1]))
     assert line.startswith("profile laptop; digits (embedded in scikit-learn); ")
