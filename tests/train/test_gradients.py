@@ -107,7 +107,6 @@ torch.set_num_threads(1)
 from spatialkit import lab
 from spatialkit.train import adam, fit, loop, one_cycle, sgd
 loop._CHECKPOINT_SECONDS = 0.0
-lab.begin("laptop")
 from tests.train.test_gradients import network, problem, bits, BatchNormNet
 
 @lab.task
@@ -123,6 +122,7 @@ def train_one(optimizer, schedule, pause):
                   schedule=one_cycle if schedule else None)
     return {"bits": bits(model).numpy().tobytes().hex(), "history": history.to_json()}
 
+lab.begin("laptop")
 config = {"optimizer": sys.argv[1], "schedule": sys.argv[2] == "1", "pause": float(sys.argv[3])}
 table = lab.sweep(train_one, [config], executor=lab.Serial())
 print(table["bits"][0], table["history"][0])
