@@ -23,7 +23,7 @@ def tensor_orders(highest: int) -> list[tuple[int, int]]:
     """
     if highest < 0:
         raise ValueError(f"highest must be at least 0, got {highest}")
-    return sorted(product(range(highest + 1), repeat=2), key=lambda o: (sum(o), -o[0]))
+    return sorted(product(range(highest + 1), range(highest + 1)), key=lambda o: (sum(o), -o[0]))
 
 
 def pixels(size: int) -> Tensor:
@@ -38,8 +38,8 @@ def framelets() -> Tensor:
     a single window they are a basis, neither orthogonal nor tight.
 
     References:
-        Jacobsen's thesis, section 4.3, names framelets without their masks; these are the usual ones of piecewise linear
-        splines.
+        Jacobsen's thesis, section 4.3, names framelets without their masks; these are the usual ones, of piecewise
+        linear splines.
     """
     root = math.sqrt(2)
     masks = torch.tensor([[1, 2, 1], [root, 0, -root], [-1, 2, -1]], dtype=torch.float64) / 4
@@ -72,7 +72,7 @@ def frame_bounds(atoms: Tensor, side: int | None = None) -> tuple[float, float]:
         atoms: ``(K, size, ..., size)``.
         side: None for x on one window, where the sum runs over the atoms. A number for periodic images of this many px
             a side, where it runs over the atoms at every pixel (an undecimated convolution); the operator is then
-            diagonal in frequency, with the sum of the squared spectra. `size` to large: the bounds over all frequencies.
+            diagonal in frequency, with the sum of the squared spectra.
 
     Returns:
         A and B; A is 0 if the atoms leave out a direction (no frame), up to rounding of 1e-12 of B. The frame is tight

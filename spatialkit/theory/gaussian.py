@@ -1,7 +1,7 @@
 """Gaussian derivatives on a window of pixels, through Hermite polynomials: the atoms of structured receptive fields.
 
-Convention: an atom is a function of u = (x, y), in px from the centre of the middle pixel, x along the last axis (to the
-right) and y along the one before (down); with three dimensions z comes before y. ``order=(dx, dy)`` counts the
+Convention: an atom is a function of u = (x, y), in px from the centre of the middle pixel, x along the last axis (to
+the right) and y along the one before (down); with three dimensions z comes before y. ``order=(dx, dy)`` counts the
 derivatives along x and y. Torch's convolutions correlate: an atom of total order m then answers with
 (-1)^m sigma^m times the derivative of the smoothed image.
 """
@@ -31,7 +31,7 @@ _SMALLEST_SIGMA = 1e-3  # px; far below, the polynomials overflow where the Gaus
 
 
 def hermite(order: int, t: Tensor) -> Tensor:
-    """Hermite polynomials He_0(t) to He_order(t) of the probabilists, stacked in front: He_(m+1) = t He_m - m He_(m-1)."""
+    """Hermite polynomials He_0(t) to He_order(t), stacked in front: He_(m + 1) = t He_m - m He_(m - 1)."""
     rows = [torch.ones_like(t), t]
     for m in range(1, order):
         rows.append(t * rows[m] - m * rows[m - 1])

@@ -102,7 +102,7 @@ def best_steering(order: int, matrix: Tensor, extra: int = 0) -> Tensor:
 
 
 def steering_error(steering: Tensor, order: int, matrix: Tensor) -> Tensor:
-    """What a steering matrix leaves, by total order: root of sum |F atoms - T atoms|^2 / sum |T atoms|^2 over the plane.
+    """What a steering matrix leaves, by total order: root of sum |F atoms - T atoms|^2 / sum |T atoms|^2 on the plane.
 
     Args:
         steering: F, ``(K, K')``; K atoms up to ``order``, K' up to any order.

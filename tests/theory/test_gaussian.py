@@ -126,7 +126,7 @@ def test_several_scales_keep_one_smoothing_kernel():
 @settings(max_examples=25, deadline=None)
 @given(j=st.floats(1.0, 2.5), n=st.floats(1.0, 2.5), order=st.integers(0, 4))
 def test_smoothing_makes_a_derivative_wider(j, n, order):
-    # G_m(sqrt(j^2 + n^2)) = G_m(j) * G(n), eq. 21; sampled from sigma = 1 on it holds to exp(-pi^2) (aliasing) or better.
+    # G_m(sqrt(j^2 + n^2)) = G_m(j) * G(n), eq. 21; aliasing is largest at sigma = 1 and order 4.
     wide = math.hypot(j, n)
     fine, smooth = (gaussian_atoms([(m,)], s, 61)[0].numpy() for m, s in ((order, j), (0, n)))
     both = np.convolve(fine / j**order, smooth, mode="same")
