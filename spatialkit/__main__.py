@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from spatialkit.lab import places
+from spatialkit.lab import places, settings
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,10 +130,10 @@ def _doctor(args: argparse.Namespace, base: Path, jobs: int) -> int:
 
 def _lend_a_home(base: Path) -> None:
     """A home under build/ for this process and all it starts, if the user has none: Jupyter cannot do without."""
-    if places.home() is None:
+    if settings.home() is None:
         lent = base / "build" / "home"
         print(f"HOME is not set and this user has no entry in the list of users: using {lent} as home", file=sys.stderr)
-        os.environ["HOME"] = str(lent)
+        settings.lend_home(lent)
 
 
 def _internal(words: list[str]) -> int | None:
@@ -144,7 +144,8 @@ def _internal(words: list[str]) -> int | None:
         notebook, output, *profile = words[1:]
         return execute(Path(notebook), Path(output), {"profile": profile[1]} if profile else None)
     if words[:1] == ["_scorecard"]:
-        from spatialkit.claims.overview import draw, write_readme_table
+        from spatialkit.claims.overview import write_readme_table
+        from spatialkit.claims.picture import draw
 
         draw()
         write_readme_table()

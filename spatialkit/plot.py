@@ -6,6 +6,7 @@ import io
 import re
 import string
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,10 +15,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 
+from spatialkit import lab
 from spatialkit.data.sets import TITLES
 from spatialkit.lab import places
-from spatialkit.lab.provenance import describe
-from spatialkit.lab.store import atomic_write
 
 __all__ = [
     "GREY",
@@ -34,7 +34,7 @@ __all__ = [
 
 GREY = "0.45"
 NAMES = TITLES
-_RC = {
+_RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "spatialkit",
     "figure.dpi": 96,
@@ -44,7 +44,7 @@ _RC = {
     "image.cmap": "viridis",
     "legend.frameon": False,
 }
-_FORMATS = {
+_FORMATS: dict[str, dict[str, Any]] = {
     "svg": {"metadata": {"Date": None, "Creator": None}},
     "png": {"metadata": {"Software": None}, "dpi": 200},
 }
@@ -137,8 +137,8 @@ def _is_interactive() -> bool:
     return bool(kernel.get_parent().get("content", {}).get("allow_stdin", False))
 
 
-def save(figure: Figure, name: str, table: pd.DataFrame) -> None:
-    """Keep a figure as svg and png, with the tidy table behind it as csv and its provenance in grey below.
+def save(figure: Figure, name: str, table: pd.DataFrame, *, of: lab.Tables | None = None) -> None:
+    """Keep a figure as svg and png, with the tidy table behind it as csv and where its runs come from in grey below.
 
     The same table gives the same bytes, and a file that says the same already is left alone. Files go to
     ``figures/`` of the output folder, which is the bundle's own only when the batch commands run the notebook.
@@ -146,13 +146,20 @@ def save(figure: Figure, name: str, table: pd.DataFrame) -> None:
     Args:
         figure: What to save.
         name: The claim's id, which names the files.
-        table: The table that the figure shows; if a sweep made it, its provenance is printed.
+        table: The table that the figure shows.
+        of: The runs that are shown: a sweep's table, a part of it, or a list of such tables. None: no sweep made them.
+
+    Raises:
+        ValueError: If no sweep made the runs; or if ``of`` is left out for rows of a sweep.
     """
-    if "made" in table.attrs:
+    if of is None and lab.is_swept(table):
+        raise ValueError(f"a sweep made these rows: say so with plot.save(figure, {name!r}, table, of=table)")
+    if of is not None:
+        described = lab.describe(of)
         figure.draw_without_rendering()  # a layout engine places the panels only now
         drawn = figure.get_tightbbox()  # in inches
         x, y = drawn.x0 / figure.get_figwidth(), (drawn.y0 - 0.05) / figure.get_figheight()
-        figure.text(x, y, describe(table), size=5, color=GREY, ha="left", va="top")
+        figure.text(x, y, described, size=5, color=GREY, ha="left", va="top")
     write(figure, name)
     csv = table.to_csv(index=False, float_format="%.7g", lineterminator="\n")
     _put(f"{name}.csv", csv.encode(), _same_table)
@@ -183,7 +190,7 @@ def _put(name: str, content: bytes, same: Callable[[bytes, bytes], bool]) -> boo
     except (ValueError, OSError):  # a damaged file
         pass
     try:
-        atomic_write(path, content)
+        lab.atomic_write(path, content)
     except OSError as error:
         raise ValueError(f"cannot write {path} ({error.strerror}): set SPATIALKIT_OUT to a folder of yours") from error
     return False

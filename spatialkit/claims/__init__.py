@@ -1,45 +1,22 @@
 """Claims: the list with its rules, numbers with intervals, verdicts, and the scorecard."""
 
-from spatialkit.claims.judging import (
-    VERDICTS,
+from spatialkit.claims.estimates import (
     Estimate,
-    all_of,
     bootstrap,
-    catalogue,
     correlation,
-    findings,
     geometric_mean,
     jackknife,
-    judge,
     lead_of_correlation,
     mean_of,
-    record,
-    scorecard,
     share,
-    smallest,
-    span,
-    tally,
-    verdict_on,
 )
+from spatialkit.claims.judging import VERDICTS, all_of, judge, span, tally, verdict_on
+from spatialkit.claims.overview import figure, markdown, summary_line, verdicts
+from spatialkit.claims.records import findings, record, scorecard
+from spatialkit.claims.rules import catalogue, smallest
 
 __all__ = [
-    "VERDICTS",
-    "Estimate",
-    "all_of",
-    "bootstrap",
-    "catalogue",
-    "correlation",
-    "findings",
-    "geometric_mean",
-    "jackknife",
-    "judge",
-    "lead_of_correlation",
-    "mean_of",
-    "record",
-    "scorecard",
-    "share",
-    "smallest",
-    "span",
-    "tally",
-    "verdict_on",
-]
+    "VERDICTS", "Estimate", "all_of", "bootstrap", "catalogue", "correlation", "figure", "findings", "geometric_mean",
+    "jackknife", "judge", "lead_of_correlation", "markdown", "mean_of", "record", "scorecard", "share", "smallest",
+    "span", "summary_line", "tally", "verdict_on", "verdicts",
+]  # fmt: skip

@@ -74,13 +74,13 @@ def mean_of(values: Sequence[float], kind: str = "number") -> Estimate:
     Raises:
         ValueError: With fewer than two values, one that is not finite, or one outside the range of its kind.
     """
-    values, scale = _checked(values, kind), _SCALES[kind]
-    n, mean = values.size, float(values.mean())
+    numbers, scale = _checked(values, kind), _SCALES[kind]
+    n, mean = numbers.size, float(numbers.mean())
     if mean in (scale.low, scale.high) and math.isfinite(scale.high):
         exact = share(n if mean == scale.high else 0, n)
         width = scale.high - scale.low
         return Estimate(mean, scale.low + width * exact.low, scale.low + width * exact.high)
-    half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n)
+    half = stats.t.ppf(0.975, n - 1) * numbers.std(ddof=1) / math.sqrt(n)
     return Estimate(mean, mean, mean) if half == 0 else _around(mean, half * scale.slope(mean), scale)
 
 
@@ -90,10 +90,10 @@ def geometric_mean(values: Sequence[float]) -> Estimate:
     Raises:
         ValueError: With fewer than two values, or one that is not finite and above 0.
     """
-    values = _checked(values, "positive")
-    if not values.all():
-        raise ValueError(f"a geometric mean needs numbers above 0, got {values.tolist()}")
-    logs = mean_of(np.log(values))
+    numbers = _checked(values, "positive")
+    if not numbers.all():
+        raise ValueError(f"a geometric mean needs numbers above 0, got {numbers.tolist()}")
+    logs = mean_of(np.log(numbers))
     return Estimate(*(math.exp(end) for end in (logs.value, logs.low, logs.high)))
 
 
@@ -208,19 +208,19 @@ def _checked(values: Sequence[float], kind: str) -> np.ndarray:
     """Values as an array, at least two, finite and in the range of their kind."""
     if kind not in _SCALES:
         raise ValueError(f"kind must be one of {', '.join(_SCALES)}, got {kind!r}")
-    values, scale = np.asarray(values, dtype=float), _SCALES[kind]
-    if values.size < 2 or not np.isfinite(values).all():
-        raise ValueError(f"an interval needs at least two finite values, got {values.tolist()}")
-    if values.min() < scale.low or values.max() > scale.high:
-        raise ValueError(f"a {kind} lies between {scale.low} and {scale.high}, got {values.tolist()}")
-    return values
+    numbers, scale = np.asarray(values, dtype=float), _SCALES[kind]
+    if numbers.size < 2 or not np.isfinite(numbers).all():
+        raise ValueError(f"an interval needs at least two finite values, got {numbers.tolist()}")
+    if numbers.min() < scale.low or numbers.max() > scale.high:
+        raise ValueError(f"a {kind} lies between {scale.low} and {scale.high}, got {numbers.tolist()}")
+    return numbers
 
 
 def _pearson(x: Sequence[float], y: Sequence[float]) -> float:
     """Pearson's r of at least four finite pairs."""
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if x.shape != y.shape or x.size < 4 or not np.isfinite([x, y]).all():
-        raise ValueError(f"a correlation needs at least four pairs of finite numbers, got {x.tolist()}, {y.tolist()}")
-    if not np.ptp(x) or not np.ptp(y):
+    a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if a.shape != b.shape or a.size < 4 or not np.isfinite([a, b]).all():
+        raise ValueError(f"a correlation needs at least four pairs of finite numbers, got {a.tolist()}, {b.tolist()}")
+    if not np.ptp(a) or not np.ptp(b):
         raise ValueError("a correlation with a constant is not defined")
-    return float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1))
+    return float(np.clip(np.corrcoef(a, b)[0, 1], -1, 1))

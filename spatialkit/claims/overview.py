@@ -1,20 +1,20 @@
-"""The scorecard as a picture, and as a table of what the sources say, what was found, and the verdicts."""
+"""The scorecard at a glance: in a line, as a picture, and as a table of what the sources say and what was found."""
+
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
-from spatialkit import plot
-from spatialkit.claims import VERDICTS, catalogue, findings, scorecard, verdict_on
-from spatialkit.lab import places
-from spatialkit.lab.store import atomic_write
+from spatialkit.claims.judging import VERDICTS, verdict_on
+from spatialkit.claims.records import findings, scorecard
+from spatialkit.claims.rules import catalogue
+from spatialkit.lab import atomic_write, places
 
-__all__ = ["CLAIM_VERDICTS", "draw", "figure", "markdown", "summary_line", "verdicts", "write_readme_table"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["CLAIM_VERDICTS", "figure", "markdown", "summary_line", "verdicts", "write_readme_table"]
 
 CLAIM_VERDICTS = ("replicated", "mixed", "undecided", "not replicated", "not run")
-COLOURS = dict(zip(VERDICTS, ("#0173b2", "#ece133", "#d55e00", "#e6e6e6"), strict=True))
-MARKERS = dict(zip(CLAIM_VERDICTS, ("o", "d", "s", "X", "."), strict=True))
 _SQUARES = dict(zip(VERDICTS, "🟦🟨🟧⬜", strict=True))
 _LONGEST = 10  # squares in a bar of the table
 _MARKS = ("<!-- scorecard: begin -->", "<!-- scorecard: end -->")
@@ -35,51 +35,11 @@ def summary_line(rows: pd.DataFrame | None = None) -> str:
     return f"{len(claims)} claims: {of_claims}. {len(parts)} parts measured: {of_parts}"
 
 
-def figure() -> Figure:
-    """One row per source, one bar per claim made of its parts, with a mark for the verdict on the claim."""
-    plot.set_theme()
-    rows = scorecard()
-    summary = verdicts(rows)
-    sources = list(dict.fromkeys(claim.split(".")[0] for claim in summary))
-    picture = Figure(figsize=(8, 0.4 * len(sources) + 0.2))
-    axis = picture.subplots()
-    for line, source in enumerate(sources):
-        for column, claim in enumerate(c for c in summary if c.startswith(f"{source}.")):
-            _draw_claim(axis, column, line, claim.split(".")[1], rows.loc[rows["claim"] == claim, "verdict"])
-            axis.plot(column + 0.07, line - 0.3, MARKERS[summary[claim]], color="k", ms=3.5, mew=0)
-    axis.set(yticks=range(len(sources)), yticklabels=sources, xticks=[])
-    axis.set_ylim(len(sources) - 0.5, -0.5)
-    axis.margins(x=0.005)
-    axis.spines[:].set_visible(False)
-    axis.tick_params(length=0)
-    _draw_legend(axis, list(summary.values()), rows["verdict"])
-    return picture
+def figure() -> "Figure":
+    """The committed scorecard as a picture: one row per source, one bar per claim made of its parts."""
+    from spatialkit.claims.picture import picture_of  # what draws is imported only to draw
 
-
-def _draw_claim(axis, column: int, line: int, name: str, parts: pd.Series) -> None:
-    """A name, and below it a bar of parts in the order of ``VERDICTS``."""
-    axis.text(column + 0.16, line - 0.28, name, ha="left", va="center", size=4.5)
-    left = column
-    for verdict in VERDICTS:
-        width = 0.92 * (parts == verdict).sum() / len(parts)
-        axis.barh(line + 0.13, width, left=left, height=0.4, color=COLOURS[verdict], lw=0)
-        left += width
-
-
-def _draw_legend(axis, claims: list[str], parts: pd.Series) -> None:
-    """Colours of parts and marks of claims, each with its number."""
-    counts = {verdict: (parts == verdict).sum() for verdict in VERDICTS[:3]}
-    colours = [Patch(color=COLOURS[verdict], label=f"{n} {verdict}") for verdict, n in counts.items()]
-    style = {"color": "k", "ls": "", "ms": 4, "mew": 0}
-    marks = [Line2D([], [], marker=MARKERS[v], label=f"{claims.count(v)} {v}", **style) for v in CLAIM_VERDICTS]
-    place = {"loc": "lower right", "fontsize": "x-small", "title_fontsize": "x-small", "alignment": "left"}
-    axis.add_artist(axis.legend(handles=colours, title="bars: parts", bbox_to_anchor=(0.81, 0), **place))
-    axis.legend(handles=marks, title="marks: claims", bbox_to_anchor=(1, 0), **place)
-
-
-def draw() -> None:
-    """Write figures/scorecard.svg and .png."""
-    plot.write(figure(), "scorecard")
+    return picture_of(scorecard())
 
 
 def bar(parts: pd.Series) -> str:
@@ -87,7 +47,7 @@ def bar(parts: pd.Series) -> str:
     counts = {verdict: int((parts == verdict).sum()) for verdict in VERDICTS}
     squares, n = min(sum(counts.values()), _LONGEST), sum(counts.values())
     drawn = {verdict: max(round(count * squares / n), 1) if count else 0 for verdict, count in counts.items()}
-    largest = max(drawn, key=drawn.get)
+    largest = max(drawn, key=lambda verdict: drawn[verdict])
     drawn[largest] += squares - sum(drawn.values())  # what rounding gave or took
     return "".join(_SQUARES[verdict] * number for verdict, number in drawn.items())
 

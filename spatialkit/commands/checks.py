@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -31,7 +30,7 @@ class Part:
 
 
 def _python(*words: str, base: Path, env: dict[str, str] | None = None) -> int:
-    return subprocess.run([sys.executable, *words], cwd=base, env=env or dict(os.environ)).returncode
+    return subprocess.run([sys.executable, *words], cwd=base, env=env).returncode
 
 
 def _counts(junit: Path) -> tuple[int, int, int]:

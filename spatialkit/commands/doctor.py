@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from spatialkit.commands.plan import choose_profile, data_sets, select, usable_cores
+from spatialkit.lab import settings
 
 __all__ = ["doctor"]
 
@@ -33,8 +34,7 @@ def _versions(names: tuple[str, ...]) -> None:
 
 def _python() -> None:
     _say("found", "python", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
-    threads = os.environ.get("OMP_NUM_THREADS", "not set")
-    _say("found", "cores", f"{usable_cores()} usable; OMP_NUM_THREADS {threads}")
+    _say("found", "cores", f"{usable_cores()} usable; OMP_NUM_THREADS {settings.threads()}")
 
 
 def _device() -> None:
@@ -56,8 +56,8 @@ def _data() -> None:
         from spatialkit import data
     except ImportError as error:
         return _say("missing", "data", f"{error}; get what it needs with {_INSTALL}")
-    folder = os.environ.get("SPATIALKIT_DATA")
-    _say("found" if folder else "not set", "SPATIALKIT_DATA", folder or "optional: a folder with the data sets")
+    folder = settings.data()
+    _say("found" if folder else "not set", "SPATIALKIT_DATA", str(folder or "optional: a folder with the data sets"))
     for name in data.NAMES:
         state = data.available(name)
         if state == "here":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from spatialkit.lab import places
+from spatialkit.lab import places, settings
 
 __all__ = [
     "Plan",
@@ -177,14 +177,14 @@ def select(base: Path, only: tuple[str, ...] = ()) -> list[Path]:
 
 def environment(out: Path | None = None, **more: str) -> dict[str, str]:
     """The environment of a notebook: one thread per process, one output folder, this very package."""
-    env = {key: value for key, value in os.environ.items() if key not in ("MPLBACKEND", "SPATIALKIT_FRESH")}
+    env = settings.environment(["MPLBACKEND", "SPATIALKIT_FRESH"])
     env |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     package = str(Path(__file__).resolve().parents[2])
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, env.get("PYTHONPATH"))))
     env["PYTHONUTF8"] = "1"  # text files and logs are UTF-8 whatever the locale
     env["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else a remark of the debugger in every log
-    if env.get("SPATIALKIT_DATA"):  # notebooks run in another folder than this process
-        env["SPATIALKIT_DATA"] = str(Path(env["SPATIALKIT_DATA"]).expanduser().resolve())
+    if folder := settings.data():  # notebooks run in another folder than this process
+        env["SPATIALKIT_DATA"] = str(folder)
     if out is not None:
         env["SPATIALKIT_OUT"] = str(out)
     return env | more

@@ -68,13 +68,12 @@ def claims_by_verdict(plan: Plan, card: Path) -> dict[str, list[str]]:
     import pandas as pd
 
     from spatialkit import claims
-    from spatialkit.claims import overview as scorecard
     from spatialkit.commands.plan import number_of, select
 
     rows = pd.read_csv(card, dtype=str, keep_default_na=False)
     numbers = {number_of(path) for path in select(plan.base, plan.only)}
     found: dict[str, list[str]] = {verdict: [] for verdict in claims.VERDICTS}
-    for claim, verdict in scorecard.verdicts(rows).items():
+    for claim, verdict in claims.verdicts(rows).items():
         if claims.catalogue()[claim]["notebook"] in numbers:
             found.setdefault(verdict, []).append(claim)
     return {verdict: names for verdict, names in found.items() if names}

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spatialkit.commands import report
-from spatialkit.commands.execute import PARENT, Outcome, failed_path, part_path, read_outcome
+from spatialkit.commands.execute import Outcome, failed_path, part_path, read_outcome
 from spatialkit.commands.plan import Plan, environment_of, records_of, select
 from spatialkit.lab import places
 
@@ -69,7 +69,7 @@ class Workers:
         with self._lock:
             if self._stopped:
                 return 1
-            env = self._env | {PARENT: str(os.getpid())}
+            env = self._env | {"SPATIALKIT_PARENT": str(os.getpid())}
             process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=env)
             self._live.add(process)
         start = time.monotonic()

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from spatialkit.lab import places
+from spatialkit.lab import places, settings
 
 __all__ = ["DataMissing", "cache_folder", "download", "folders", "kept", "obstacle", "reachable"]
 
@@ -33,17 +33,16 @@ def cache_folder() -> Path:
 
     Without a home folder, as in some containers: ``build/cache`` of the bundle.
     """
-    named, home = os.environ.get("XDG_CACHE_HOME"), places.home()
-    if named and (home or not named.startswith("~")):
-        return Path(named).expanduser().resolve() / "spatialkit"
+    named, home = settings.cache(), settings.home()
+    if named:
+        return named / "spatialkit"
     return home.resolve() / ".cache" / "spatialkit" if home else places.root() / "build" / "cache"
 
 
 def folders(root: str | os.PathLike | None) -> tuple[Path, ...]:
     """Where to look, in order: ``root``, or else ``SPATIALKIT_DATA``, if given; then the cache folder."""
-    named = root or os.environ.get("SPATIALKIT_DATA")
-    first = [Path(named).expanduser().resolve()] if named else []
-    return tuple(dict.fromkeys([*first, cache_folder()]))
+    first = Path(root).expanduser().resolve() if root else settings.data()
+    return tuple(dict.fromkeys([*([first] if first else []), cache_folder()]))
 
 
 def reachable(url: str, timeout: float = 5.0) -> bool:
@@ -56,7 +55,7 @@ def obstacle(url: str, timeout: float = 5.0) -> str:
 
     Asks for the head alone; a server that refuses that is asked for the file, of which nothing is read.
     """
-    if os.environ.get("SPATIALKIT_OFFLINE", "0") not in ("", "0"):
+    if settings.offline():
         return "SPATIALKIT_OFFLINE is set: unset it to download"
     found = _asked(url, "HEAD", timeout)
     if isinstance(found, urllib.error.HTTPError) and found.code in (400, 403, 405, 501):

@@ -15,6 +15,8 @@ from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 import torch
 from loky import ProcessPoolExecutor, cpu_count
 
+from spatialkit.lab import settings
+
 __all__ = ["ENVIRONMENT", "Processes", "Serial", "default"]
 
 # Of a process that runs tasks.
@@ -102,6 +104,5 @@ def default(runs: int) -> Serial | Processes:
     One process on a machine with a GPU, whose memory and time several would only share. A run uses one thread wherever
     it takes place, so that its bits do not depend on how many others are missing.
     """
-    jobs = int(os.environ.get("SPATIALKIT_JOBS") or (1 if torch.cuda.is_available() else cpu_count()))
-    count = min(jobs, runs)
+    count = min(settings.jobs() or (1 if torch.cuda.is_available() else cpu_count()), runs)
     return Processes(count) if count > 1 else Serial()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from spatialkit.lab import settings
 
 
 def _is_root(folder: Path) -> bool:
@@ -27,19 +28,10 @@ def evidence() -> Path:
     return root()
 
 
-def home() -> Path | None:
-    """The user's home folder; None where there is neither HOME nor an entry for the user, as in some containers."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return None
-
-
 def out() -> Path:
     """The folder under which this run writes results/ and figures/.
 
     `SPATIALKIT_OUT` says where: the commands set it. Without it (a notebook opened by hand) it is
     build/own, so that trying things out never touches the committed evidence.
     """
-    named = os.environ.get("SPATIALKIT_OUT")
-    return Path(named).expanduser().resolve() if named else root() / "build" / "own"
+    return settings.output() or root() / "build" / "own"

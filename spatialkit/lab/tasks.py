@@ -41,6 +41,10 @@ class Task:
     def name(self) -> str:
         return self.function.__name__
 
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        return tuple(inspect.signature(self.function).parameters)
+
     def __call__(self, *args, **kwargs):
         return self.function(*args, **kwargs)
 
@@ -68,7 +72,7 @@ class Task:
     def filled(self, config: Mapping) -> dict:
         """The full configuration of a record, in the order of the arguments."""
         full = {**self.added, **config}
-        return {name: full[name] for name in inspect.signature(self.function).parameters if name in full} | full
+        return {name: full[name] for name in self.arguments if name in full} | full
 
 
 def task(function: Callable | None = None, *, version: int = 1, added: Mapping | None = None):
@@ -145,7 +149,7 @@ def _rows(task: Task, result) -> list[dict]:
 
 def _cell(task: Task, name: str, value):
     """One cell as JSON: undefined numbers become null, which a table shows as NaN."""
-    if name in inspect.signature(task.function).parameters:
+    if name in task.arguments:
         raise ValueError(f"{task.name} returns a column {name!r} that is also an argument; rename one")
     if hasattr(value, "item"):
         value = value.item()

@@ -26,6 +26,7 @@ from spatialkit.lab.executors import ENVIRONMENT
 from spatialkit.lab.fingerprint import reached
 from spatialkit.lab.nudge import verdicts_that_change
 from spatialkit.lab.provenance import processor
+from spatialkit.lab.settings import environment
 from spatialkit.lab.store import Store, atomic_write
 
 __all__ = ["LARGEST", "compare", "verify"]
@@ -171,8 +172,8 @@ class _Twin:
     """A process that runs tasks of one tree."""
 
     def __init__(self, tree: Path, out: Path):
-        env = {key: value for key, value in os.environ.items() if not key.startswith("SPATIALKIT_FRESH")}
-        env |= ENVIRONMENT | {"PYTHONPATH": str(tree), "SPATIALKIT_OUT": str(out)}
+        own = {"PYTHONPATH": str(tree), "SPATIALKIT_OUT": str(out)}
+        env = environment(["SPATIALKIT_FRESH"], **ENVIRONMENT | own)
         command = [sys.executable, "-P", str(Path(twin.__file__).resolve()), str(tree)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.tree = tree

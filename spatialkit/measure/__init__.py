@@ -5,7 +5,7 @@ from spatialkit.measure.calibration import calibrate
 from spatialkit.measure.calls import watching
 from spatialkit.measure.filters import frequency_content, laplacian_spectrum, total_variation, total_variation_of_each
 from spatialkit.measure.layers import layer_orderness
-from spatialkit.measure.order import OrdernessMeter, orderness, orderness_of_each, two_hop_means
+from spatialkit.measure.order import orderness, orderness_of_each, two_hop_means
 from spatialkit.measure.paired import paired_sensitivity
 from spatialkit.measure.perturbations import Deformation, Noise, Rotation, Translation, perturbed
 from spatialkit.measure.published import central_diagonal_orderness, one_sided_orderness
@@ -15,7 +15,6 @@ __all__ = [
     "Alignment",
     "Deformation",
     "Noise",
-    "OrdernessMeter",
     "Rotation",
     "Translation",
     "alignment_residual",

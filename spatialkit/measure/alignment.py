@@ -25,15 +25,15 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from scipy import optimize
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from spatialkit.deform.affine import from_polar, linear_transform, to_polar
-from spatialkit.measure.calls import check_images, in_batches
-from spatialkit.measure.survey import Layer, survey
-from spatialkit.measure.tables import long_table
+from spatialkit.deform import from_polar, linear_transform, read_at, to_polar
+from spatialkit.measure.calls import check_images
+from spatialkit.measure.grids import Grid
+from spatialkit.measure.meters import measured
+from spatialkit.measure.survey import Layer
 
 __all__ = ["Alignment", "alignment_residual", "best_alignment", "layer_alignment"]
 
@@ -111,12 +111,10 @@ def _squares(moved, still, maps, radius, every, centre) -> tuple[Tensor, Tensor]
     target = still[..., rows, columns]  # (N, C, P)
     flat = target.flatten(0, 1)
     back = torch.linalg.inv(maps.to(points)).reshape(-1, 2, 2)
-    half = torch.tensor([max(W - 1, 1) / 2, max(H - 1, 1) / 2], dtype=torch.float64)
     about = torch.tensor(centre, dtype=torch.float64)
     squares = []
     for some in back.split(max(1, _VALUES_AT_A_TIME // target.numel())):
-        places = ((points @ some.mT + about) / half).to(still)[None]  # (1, K, P, 2), from -1 to 1 between border pixels
-        sampled = F.grid_sample(moved.flatten(0, 1)[None], places, padding_mode="border", align_corners=True)[0]
+        sampled = read_at(moved.flatten(0, 1)[None], (points @ some.mT + about)[None])[0]  # (N * C, K, P)
         squares.append((sampled - flat[:, None]).double().square().sum(dim=(0, 2)))
     return torch.cat(squares), target
 
@@ -285,31 +283,53 @@ def layer_alignment(
     maps = torch.stack(
         [torch.linalg.inv(torch.as_tensor(matrix, dtype=torch.float64)), torch.eye(2, dtype=torch.float64)]
     )
-    found = survey(model, images, layers, places=True)
-    for layer in found.layers:
-        if isinstance(layer.grid, str) and not layer.why:
-            found.fail(layer, layer.grid)
-    sums: dict[str, list] = {}
+    alignment = LayerAlignment(maps, radius, centre or {}, centred)
+    transformed = {"transformed": lambda part, numbers, seed: moved_images(part)}
+    return measured(model, images, layers, [alignment], transformed, batch=batch)
 
-    def see(layer: Layer, output: Tensor) -> None:
-        maps_of = layer.grid.fold(output).double().cpu()
-        still, moved = maps_of.chunk(2)
+
+class LayerAlignment:
+    """Alignment of every layer, as a `spatialkit.measure.meters.Measure`: of images and their transformed versions.
+
+    Args:
+        maps: T_g and the identity, ``(2, 2, 2)``.
+        radius, centre, centred: As for `layer_alignment`.
+    """
+
+    places = True
+
+    def __init__(self, maps: Tensor, radius: float, centre: Mapping[str, Sequence[float]], centred: bool):
+        self.maps, self.radius, self.centre = maps, radius, centre
+        self.blank = [
+            {"normaliser": "centred" if centred else "", "measure": measure} for measure in ("aligned", "not aligned")
+        ]
+
+    def __call__(self, layer: Layer) -> _Meter:
+        if isinstance(layer.grid, str):
+            raise ValueError(layer.grid)
+        return _Meter(self, layer.grid, self.centre.get(layer.name, (0.0, 0.0)))
+
+
+class _Meter:
+    """Sums over images of one layer: squares of what is left by both maps, and those of the features."""
+
+    def __init__(self, alignment: LayerAlignment, grid: Grid, centre: Sequence[float]):
+        self.alignment, self.grid, self.centre = alignment, grid, centre
+        self.sums: list = [0, 0, 0, 0]
+
+    def add(self, versions: Tensor, first: int) -> None:
+        still, moved = (self.grid.fold(version).double().cpu() for version in versions)
         _check(moved, still)
-        squares, target = _squares(moved, still, maps, radius, 1, (centre or {}).get(layer.name, (0.0, 0.0)))
+        squares, target = _squares(moved, still, self.alignment.maps, self.alignment.radius, 1, self.centre)
         new = [squares, target.square().sum((0, 2)), target.sum((0, 2)), target.shape[0] * target.shape[2]]
-        sums[layer.name] = [a + b for a, b in zip(sums.get(layer.name, [0, 0, 0, 0]), new, strict=True)]
+        self.sums = [a + b for a, b in zip(self.sums, new, strict=True)]
 
-    with in_batches(model, images, batch) as parts:
-        found.read((torch.cat([part, moved_images(part)]) for part in parts), see)
-    return long_table(row for layer in found.layers for row in _rows(layer, sums.get(layer.name), centred))
-
-
-def _rows(layer: Layer, sums: list | None, centred: bool) -> Iterator[dict]:
-    row = {"layer": layer.name, "depth": layer.depth, "normaliser": "centred" if centred else "", "why": layer.why}
-    squares, total, mean, n = sums if sums and not layer.why else (torch.zeros(2), torch.zeros(1), torch.zeros(1), 1)
-    length = (total - mean.square() / n).clamp(min=0).sum() if centred else total.sum()
-    for measure, square in zip(("aligned", "not aligned"), squares, strict=True):
-        if length > 0:
-            yield row | {"measure": measure, "value": float((square / length).sqrt())}
-        else:
-            yield row | {"measure": measure, "value": math.nan, "why": layer.why or "features have no length"}
+    def rows(self) -> Iterator[dict]:
+        squares, total, mean, n = self.sums
+        centred = self.alignment.blank[0]["normaliser"] == "centred"
+        length = (total - mean.square() / n).clamp(min=0).sum() if centred else total.sum()
+        for row, square in zip(self.alignment.blank, squares, strict=True):
+            if length > 0:
+                yield row | {"value": float((square / length).sqrt())}
+            else:
+                yield row | {"value": math.nan, "why": "features have no length"}

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from spatialkit.measure.two_hop_paths import NEIGHBOURS, mean_squares
 
-__all__ = ["OrdernessMeter", "orderness", "orderness_of_each", "two_hop_means"]
+__all__ = ["orderness", "orderness_of_each", "two_hop_means"]
 
 _PIXELS_AT_A_TIME = 2**24  # bounds the memory for copies of images
 
@@ -100,8 +100,7 @@ def two_hop_means(images: Tensor | np.ndarray, scale: int = 1, neighbours: str =
         ValueError: As `orderness`.
     """
     images = checked(images, scale)
-    if neighbours not in NEIGHBOURS:
-        raise ValueError(f"neighbours must be one of {', '.join(NEIGHBOURS)}; got {neighbours!r}")
+    check_neighbours(neighbours)
     maps = images.flatten(0, 1)  # (N * C, H, W)
     dtype = torch.float32 if maps.dtype == torch.float32 or maps.dtype.itemsize <= 2 else torch.float64
     at_once = maps.is_cpu and maps.dtype == dtype and scale == 1  # nothing is copied
@@ -122,42 +121,10 @@ def two_hop_means(images: Tensor | np.ndarray, scale: int = 1, neighbours: str =
     return far, near
 
 
-class OrdernessMeter:
-    """Spatial orderness of images that come in batches, in memory that does not grow with them.
-
-    Args:
-        scale, neighbours: As in `orderness`.
-    """
-
-    def __init__(self, scale: int = 1, neighbours: str = "4"):
-        self.scale, self.neighbours = scale, neighbours
-        self._shape = None  # (C, H, W) of all images
-        self._far = self._near = 0.0  # (C,): two-hop means, summed over images
-
-    def update(self, images: Tensor | np.ndarray) -> None:
-        """Add images, shape ``(N, C, H, W)``, with C, H and W as in the first batch.
-
-        Raises:
-            ValueError: As `orderness`, or if the shape changes between batches.
-        """
-        far, near = two_hop_means(images, self.scale, self.neighbours)
-        shape = tuple(images.shape[1:])
-        if self._shape not in (None, shape):
-            raise ValueError(f"all batches must be (N, {', '.join(map(str, self._shape))}), got {tuple(images.shape)}")
-        self._shape = shape
-        self._far, self._near = self._far + far.sum(0), self._near + near.sum(0)
-
-    def per_map(self) -> Tensor:
-        """Orderness of each channel over all images so far, float64, shape ``(C,)``; nan where constant."""
-        if self._shape is None:
-            raise ValueError("no images yet: call update(images) first")
-        return self._far / self._near - 1
-
-    def value(self) -> float:
-        """Orderness over all channels and images so far: `orderness` of them all."""
-        if self._shape is None:
-            raise ValueError("no images yet: call update(images) first")
-        return float(self._far.sum() / self._near.sum() - 1)
+def check_neighbours(neighbours: str) -> None:
+    """Raises ValueError unless there are such paths."""
+    if neighbours not in NEIGHBOURS:
+        raise ValueError(f"neighbours must be one of {', '.join(NEIGHBOURS)}; got {neighbours!r}")
 
 
 def check_scale(scale: int) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialkit.deform import warp
+from spatialkit.deform import affine_field, rotation, warp
 
 __all__ = [
     "Deformation",
@@ -135,7 +135,9 @@ class Translation:
                 for side, by in ((H, self.dy), (W, self.dx))
             )
             return images[:, :, rows][..., columns]
-        return _warped(images, -torch.tensor([self.dx, self.dy]).view(1, 2, 1, 1).expand(1, 2, H, W))
+        return _warped(
+            images, -torch.tensor([self.dx, self.dy], dtype=torch.float64).view(1, 2, 1, 1).expand(1, 2, H, W)
+        )
 
 
 @dataclass(frozen=True)
@@ -161,10 +163,7 @@ class Rotation:
         H, W = _image_size(images, "rotation")
         if self.degrees % (90 if H == W else 180) == 0:
             return images.rot90(int(self.degrees // 90), (-2, -1))
-        cos, sin = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
-        x = torch.arange(W, dtype=torch.float64) - (W - 1) / 2
-        y = torch.arange(H, dtype=torch.float64)[:, None] - (H - 1) / 2
-        return _warped(images, torch.stack([cos * x - sin * y - x, sin * x + cos * y - y])[None])  # y runs down
+        return _warped(images, affine_field(rotation(-self.degrees), (H, W)))
 
 
 def named(

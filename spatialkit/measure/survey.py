@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from spatialkit.measure.calls import Call, bases_of, first_tensor, following, in_batches, modules_of, unwrapped
 from spatialkit.measure.grids import HALVES, Grid, find_grid, kind_of, with_halves
 
-__all__ = ["Layer", "Survey", "check_layers", "survey"]
+__all__ = ["Layer", "Survey", "asked_for", "survey"]
 
 _RANDOM = "puts out other numbers when the same images pass again: switch dropout and other noise off"
 _MIXING = "mixes the images of a batch: switch statistics over the batch off"
@@ -71,14 +71,13 @@ class Survey:
     """What can be measured of a network.
 
     Args:
-        model: The network.
         layers: In the order of their outputs.
         uses: How often each module was used in a pass.
         strict: Whether a layer without values is an error.
     """
 
-    def __init__(self, model: nn.Module, layers: list[Layer], uses: Mapping[str, int], strict: bool):
-        self.model, self.layers, self.uses, self.strict = model, layers, uses, strict
+    def __init__(self, layers: list[Layer], uses: Mapping[str, int], strict: bool):
+        self.layers, self.uses, self.strict = layers, uses, strict
         for depth, layer in enumerate(layers, 1):
             layer.depth = depth
             if layer.why:
@@ -90,67 +89,37 @@ class Survey:
         if self.strict:
             raise ValueError(f"layer {layer.name!r} {why}: leave it out")
 
-    def read(self, batches: Iterable[Tensor], see: Callable[[Layer, Tensor], None]) -> None:
-        """Pass batches; ``see`` gets what each layer puts out for each of them, images first, before the next runs.
 
-        A layer named ``input`` that is no module is the batch itself. A ValueError that ``see`` raises says why the
-        layer has no values.
-        """
-        by_name = {layer.name: layer for layer in self.layers}
-        images = by_name.get("input") if "input" not in self.uses else None
-        bases = {layer.base: None for layer in self.layers if not layer.why and layer is not images}
-        seen, gathered, n = set(), defaultdict(list), 0
+def asked_for(model: nn.Module, layers: str | Sequence[str] | None, own_input: bool) -> tuple:
+    """Which layers of the network are asked for, and whether the images themselves are, as ``input``.
 
-        def show(layer: Layer, output: Tensor) -> None:
-            try:
-                see(layer, layer.images_first(output, n))
-                seen.add(layer.name)
-            except ValueError as error:
-                self.fail(layer, str(error))
+    Args:
+        model, layers: As for `survey`.
+        own_input: Whether ``input`` may stand for the images.
 
-        def look(call: Call) -> None:
-            layer = by_name.get(call.base)
-            if layer is None or not layer.gathered:
-                layer = by_name.get(call.name)
-            output = first_tensor(call.output)
-            if call.use > self.uses[call.base] and not (layer and layer.gathered):
-                for other in self.layers:
-                    if other.base == call.base:
-                        self.fail(other, f"is used more often for {n} images than for a few")
-            elif layer is not None and output is not None and not layer.why:
-                if layer.gathered:
-                    gathered[layer.name].append(output.clone())
-                else:
-                    show(layer, output)
-
-        with following(self.model, look, list(bases)) as inside:
-            for part in batches:
-                n = len(part)
-                if images is not None and not images.why:
-                    show(images, part)
-                if bases:
-                    inside(part)
-                for name, outputs in gathered.items():
-                    show(by_name[name], torch.cat(outputs, by_name[name].axis))
-                for layer in self.layers:
-                    if not layer.why and layer.name not in seen:
-                        self.fail(layer, "puts out something for some batches only")
-                seen.clear()
-                gathered.clear()
-
-
-def check_layers(model: nn.Module, layers: str | Sequence[str] | None) -> None:
-    """Raises ValueError unless ``layers`` is None, ``"leaves"``, ``"blocks"`` or a list of names of modules."""
+    Raises:
+        ValueError: Unless ``layers`` is None, ``"leaves"``, ``"blocks"`` or a list of names of modules.
+    """
+    modules = modules_of(model)
     if layers is None or (isinstance(layers, str) and layers in ("leaves", "blocks")):
-        return
+        return layers, own_input and "input" not in modules
     if isinstance(layers, str) or not all(isinstance(name, str) for name in layers):
         raise ValueError(f'layers must be "leaves", "blocks" or a list of names, got {layers!r}')
-    if not layers:
+    if len(layers) == 0:
         raise ValueError('no layers named: leave layers out for all, or pass "leaves", "blocks" or names')
-    bases_of(layers, modules_of(model))
+    own = own_input and "input" not in modules and "input" in layers
+    watched = [name for name in layers if not own or name != "input"]
+    bases_of(watched, modules)
+    return watched, own
 
 
-def survey(model: nn.Module, images: Tensor, layers: str | Sequence[str] | None = None, places: bool = False) -> Survey:
+def survey(
+    model: nn.Module,
+    images: Tensor,
+    layers: str | Sequence[str] | None = None,
+    places: bool = False,
+    own_input: bool = False,
+) -> Survey:
     """Look at a network with two batches of a few images.
 
     Args:
@@ -159,12 +128,24 @@ def survey(model: nn.Module, images: Tensor, layers: str | Sequence[str] | None 
         layers: ``"leaves"`` or None: all modules in which no other runs. ``"blocks"``: all others but the network
             itself. Or names; a layer without values is then an error.
         places: Whether to look for the places of maps, too.
+        own_input: Whether the images themselves are a layer, ``input``, unless a module bears that name: the first by
+            default, or if it is among ``layers``.
 
     Raises:
         ValueError: If a layer is unknown or one asked for by name cannot be measured, if no module runs, or a batch
             normalisation mixes images.
     """
-    check_layers(model, layers)
+    watched, own = asked_for(model, layers, own_input)
+    found = Survey([], {}, strict=True) if own and watched == [] else _modules(model, images, watched, places)
+    if own:
+        side = tuple(images.shape[-2:])
+        grid = Grid((2, 3), side) if images.ndim == 4 else f"images are {tuple(images.shape[1:])}, not maps"
+        found.layers.insert(0, Layer("input", "input", grid=grid))
+    return found
+
+
+def _modules(model: nn.Module, images: Tensor, layers: str | list[str] | None, places: bool) -> Survey:
+    """`survey` of the network's modules."""
     _check_statistics(model)
     modules, strict = modules_of(model), not (layers is None or isinstance(layers, str))
     first = list(bases_of(layers, modules)) if strict else []
@@ -187,12 +168,13 @@ def survey(model: nn.Module, images: Tensor, layers: str | Sequence[str] | None 
             f"the network does not take images of {kind} and {tuple(images.shape[1:])}: {error}"
         ) from error
     if any(output.note for output in many):
-        warnings.warn(f"{_NO_STATISTICS}; layers behind it have untrained scales", UserWarning, stacklevel=3)
+        warnings.warn(f"{_NO_STATISTICS}; layers behind it have untrained scales", UserWarning, stacklevel=5)
     found = list(_layers(many, _recorded(model, short, modules, taken, seed=1), len(long), len(short), side, places))
     if any(layer.why == _MIXING for layer in found):
-        again, known = (_outputs(each) for each in (_recorded(model, long, modules, taken, seed=2), many))
+        again, known = _by_base(_recorded(model, long, modules, taken, seed=2)), _by_base(many)
         for layer in found:
-            if layer.why == _MIXING and not all(map(_same, again[layer.base], known[layer.base])):
+            pairs = [(a.tensor, b.tensor) for a, b in zip(again[layer.base], known[layer.base], strict=False)]
+            if layer.why == _MIXING and not all(_same(a, b) for a, b in pairs if a is not None and b is not None):
                 layer.why = _RANDOM
     silent = _silent(modules, {output.base for output in many}, layers)
     if not found or (isinstance(unwrapped(model), torch.jit.ScriptModule | torch.fx.GraphModule) and len(found) < 2):
@@ -204,7 +186,7 @@ def survey(model: nn.Module, images: Tensor, layers: str | Sequence[str] | None 
         )
     if strict and (missing := [n for n in layers if n not in {x for o in found for x in (o.name, o.base)}]):
         raise ValueError(f"layer {', '.join(map(repr, missing))} puts out nothing: leave it out")
-    return Survey(model, found + silent, _uses(many), strict)
+    return Survey(found + silent, {output.base: output.use for output in many}, strict)
 
 
 @dataclass
@@ -213,6 +195,7 @@ class _Output:
 
     base: str
     name: str
+    use: int
     tensor: Tensor | None
     kind: str | None
     note: str
@@ -237,7 +220,7 @@ def _recorded(
             note = _NO_STATISTICS
         if taken(call):
             copied = None if tensor is None else tensor.clone()
-            outputs.append(_Output(call.base, call.name, copied, None if tensor is None else kind, note))
+            outputs.append(_Output(call.base, call.name, call.use, copied, kind if tensor is not None else None, note))
 
     with in_batches(model, batch, len(batch)) as parts, following(model, see, list(modules)) as inside:
         torch.manual_seed(seed)
@@ -257,15 +240,8 @@ def _two_batches(images: Tensor, halves: bool) -> tuple[Tensor, Tensor]:
 
 def _layers(many: list[_Output], few: list[_Output], n_many: int, n_few: int, side, places: bool) -> Iterator[Layer]:
     """The layers by what they put out for both batches, in order of their first outputs."""
-    of_few = defaultdict(list)
-    for output in few:
-        of_few[output.base].append(output)
-    of_many = defaultdict(list)
-    for output in many:
-        of_many[output.base].append(output)
-    order = {output.name: i for i, output in enumerate(many)}
-    made = []
-    for base, long in of_many.items():
+    of_few, order, made = _by_base(few), {output.name: i for i, output in enumerate(many)}, []
+    for base, long in _by_base(many).items():
         short = of_few[base]
         single = [_fit(a.tensor, b.tensor, n_many, n_few) for a, b in zip(long, short, strict=False)]
         if len(long) == len(short) and (len(long) == 1 or not all(isinstance(fit, str) for fit in single)):
@@ -275,7 +251,7 @@ def _layers(many: list[_Output], few: list[_Output], n_many: int, n_few: int, si
             fit = _fit(whole, _joined(short), n_many, n_few)
             if isinstance(fit, str):
                 fit = f"is used {len(long)} times for {n_many} images, and no output holds all of them"
-            pairs = [(_Output(base, base, whole, long[0].kind, long[0].note), whole, fit, True)]
+            pairs = [(_Output(base, base, 1, whole, long[0].kind, long[0].note), whole, fit, True)]
         for output, tensor, fit, gathered in pairs:
             layer = Layer(output.name, base, gathered=gathered, note=output.note)
             if isinstance(fit, str):
@@ -328,20 +304,11 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).norm() <= (0.05 if rough else 1e-3) * torch.maximum(a.norm(), b.norm()))
 
 
-def _outputs(outputs: list[_Output]) -> dict[str, list[Tensor]]:
+def _by_base(outputs: list[_Output]) -> dict[str, list[_Output]]:
     found = defaultdict(list)
     for output in outputs:
-        if output.tensor is not None:
-            found[output.base].append(output.tensor)
+        found[output.base].append(output)
     return found
-
-
-def _uses(outputs: list[_Output]) -> dict[str, int]:
-    uses = defaultdict(int)
-    for output in outputs:
-        use = output.name[len(output.base) + 1 :] if output.name != output.base else "1"
-        uses[output.base] = max(uses[output.base], int(use))
-    return uses
 
 
 def _silent(modules: Mapping[str, nn.Module], ran: set[str], layers) -> list[Layer]:

@@ -12,6 +12,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from spatialkit.data import fetch
+from spatialkit.lab import settings
 from spatialkit.lab.seen import note
 
 __all__ = ["pretrained", "weights_available"]
@@ -71,7 +72,7 @@ def _url(name: str) -> str:
 
 def _folders(folder: str | os.PathLike | None) -> list[Path]:
     """Where to look, in order; torch.hub's comes last."""
-    named = [folder, os.environ.get("SPATIALKIT_WEIGHTS"), Path(torch.hub.get_dir(), "checkpoints")]
+    named = [folder, settings.weights(), Path(torch.hub.get_dir(), "checkpoints")]
     return [Path(each).expanduser().resolve() for each in named if each]
 
 

@@ -1,10 +1,12 @@
 """Training: what to learn, the one loop, and the networks that it made."""
 
 from spatialkit.train.classes import classification
+from spatialkit.train.gradients import fit
 from spatialkit.train.hinge import fit_hinge
-from spatialkit.train.kept import RECIPES, Recipe, Trained, trained
-from spatialkit.train.loop import device_of, error_rate, fit, one_cycle, predict, standardise
+from spatialkit.train.kept import Trained, trained
+from spatialkit.train.predicting import device_of, error_rate, predict, standardise
 from spatialkit.train.problem import Problem
+from spatialkit.train.recipes import RECIPES, Recipe, adam, one_cycle, sgd
 from spatialkit.train.scales import scale_task
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "Problem",
     "Recipe",
     "Trained",
+    "adam",
     "classification",
     "device_of",
     "error_rate",
@@ -20,6 +23,7 @@ __all__ = [
     "one_cycle",
     "predict",
     "scale_task",
+    "sgd",
     "standardise",
     "trained",
 ]

@@ -15,20 +15,22 @@ from spatialkit.lab.store import atomic_write
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
+_TENSOR = "$tensor"  # in the JSON: the name under which the file holds a tensor
 
-def save_checkpoint(path: Path, tensors: dict[str, Tensor], plain: dict) -> None:
-    """Write tensors and plain JSON values; whole or not at all. Tensors may share memory.
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    """Write dictionaries and lists of tensors and plain JSON values; whole or not at all. Tensors may share memory.
 
     Raises:
         OSError: If the file cannot be written.
     """
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    state = json.dumps(plain)
-    atomic_write(path, save(tensors, metadata={"state": state, "sha256": _digest(tensors, state)}))
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_apart(state, "", tensors))
+    atomic_write(path, save(tensors, metadata={"state": text, "sha256": _digest(tensors, text)}))
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict] | None:
-    """What ``save_checkpoint`` wrote; None where there is no file.
+def load_checkpoint(path: Path) -> dict | None:
+    """What ``save_checkpoint`` wrote, keys as strings, tensors on the CPU; None where there is no file.
 
     A damaged file is set aside as ``<name>.damaged`` with a warning that names it, and counts as none: whoever asks
     begins anew.
@@ -40,7 +42,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict] | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             note = file.metadata() or {}
         if _digest(tensors, note["state"]) == note["sha256"]:
-            return tensors, json.loads(note["state"])
+            return json.loads(note["state"], object_hook=lambda d: tensors[d[_TENSOR]] if _TENSOR in d else d)
     except (SafetensorError, KeyError, ValueError):
         pass
     aside = path.with_name(f"{path.name}.damaged")
@@ -49,11 +51,23 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict] | None:
     return None
 
 
+def _apart(value, name: str, tensors: dict[str, Tensor]):
+    """A state as JSON takes it, its tensors replaced by their names, under which they go to ``tensors``."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {_TENSOR: name}
+    if isinstance(value, dict):
+        return {key: _apart(item, f"{name}/{key}" if name else str(key), tensors) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_apart(item, f"{name}/{i}", tensors) for i, item in enumerate(value)]
+    return value
+
+
 def _digest(tensors: dict[str, Tensor], state: str) -> str:
     digest = hashlib.sha256(state.encode())
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         if value.numel():
-            digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

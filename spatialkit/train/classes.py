@@ -75,7 +75,7 @@ def classification(
 @functools.cache
 def _moments(dataset: data.Dataset) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, 1 x C x 1 x 1; sums over integers, so exact in any order."""
-    totals = [0, 0]
+    totals: list = [0, 0]
     for part in dataset.images.split(4096):
         wide = part.long()
         totals = [t + v.sum(dim=(0, 2, 3), keepdim=True) for t, v in zip(totals, (wide, wide**2), strict=True)]

@@ -9,8 +9,6 @@ are known, and if all images are beyond the margin with these as with the presen
 """
 
 import math
-import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,11 +18,9 @@ from torch import Tensor
 
 from spatialkit.lab.context import next_checkpoint, note_precision
 from spatialkit.models.circular import CircularCNN
-from spatialkit.train.checkpoints import load_checkpoint, save_checkpoint
+from spatialkit.train.loop import Loop, Steps
 
 __all__ = ["fit_hinge"]
-
-_CHECKPOINT_SECONDS = 20.0
 
 
 def fit_hinge(
@@ -80,80 +76,67 @@ def fit_hinge(
     if steps < 1 or batch < 1:
         raise ValueError(f"steps and batch must be at least 1, got {steps} and {batch}")
     note_precision(str(images.dtype).removeprefix("torch."))
-    run = _Run(model, learning_rate, ridge, batch, seed, checkpoint or next_checkpoint())
+    descent = _HingeSteps(model, images, labels, learning_rate, ridge, look_ahead, measure)
     with torch.no_grad():
-        run.train(images.transpose(1, 2), labels.to(images), steps, sorted(measure_at), look_ahead, measure)
-    return pd.DataFrame(run.history)
+        return Loop(descent, len(images), batch, seed, measure_at, checkpoint or next_checkpoint()).run(steps)
 
 
-class _Run:
-    """A training under way."""
+class _HingeSteps(Steps):
+    """Steps written out by hand, on images N x L x 1."""
 
-    def __init__(self, model, learning_rate, ridge, batch, seed, path: Path | None):
+    def __init__(self, model, images, labels, learning_rate, ridge, look_ahead, measure):
         if model.activation not in ("relu", "tanh"):
             raise ValueError(f"the backward pass is written for relu and tanh, not {model.activation!r}")
-        self.model, self.batch, self.path = model, batch, path
+        self.model, self.images, self.labels = model, images.transpose(1, 2), labels.to(images)
+        self.look_ahead, self.measure = look_ahead, measure
         self.gain, self.tanh = math.sqrt(model.kernel), model.activation == "tanh"
         self.width, depth = len(model.beta), len(model.weights)
         self.rate = learning_rate * self.width
         self.shrink = 1 - self.rate * 2 * ridge / (self.width * depth)
         self.weights = [w.data.flatten(1) for w in model.weights]  # H x F * C, sharing memory
         self.biases = [b.data for b in model.biases]
-        self.generator = torch.Generator().manual_seed(seed)
-        self.step, self.epoch, self.history, self.interpolated = 0, 0, [], math.nan
-        self.order, self.at, self.seen, self.within, self.clean, self.reach = None, 0, 0, 0, True, 1
+        self.interpolated, self.clean = math.nan, True
+        self.seen, self.within = 0, 0  # images since the last record, and those of them within the margin
+        self.reach = 1  # epochs to try to skip
         self.indices: dict[tuple, Tensor] = {}
-        self.saved = time.monotonic()
-        if path is not None:
-            self._load()
 
-    def train(self, images: Tensor, labels: Tensor, steps: int, due: list[int], look_ahead: bool, measure) -> None:
-        if self.step == 0 and 0 in due:
-            self.record(measure)
-        while self.step < steps:
-            if self.order is None:
-                if look_ahead and not math.isnan(self.interpolated):
-                    self.skip(images, labels, min([d for d in due if d > self.step] + [steps]) - self.step)
-                self.order, self.at, self.clean = torch.randperm(len(images), generator=self.generator), 0, True
-            if self.step < steps:
-                chosen = self.order[self.at : self.at + self.batch]
-                active = self.advance(images[chosen], labels[chosen])
-                self.seen, self.within = self.seen + len(chosen), self.within + active
-                self.clean &= active == 0
-                self.step, self.at = self.step + 1, self.at + self.batch
-            if self.at >= len(images):
-                self.order, self.epoch = None, self.epoch + 1
-                if self.clean and math.isnan(self.interpolated):
-                    self.interpolated = float(self.epoch)
-            if self.step in due:
-                self.record(measure)
-            if self.path is not None and time.monotonic() - self.saved > _CHECKPOINT_SECONDS:
-                try:
-                    self.save()
-                except OSError as error:  # the training is worth more than its checkpoint
-                    warnings.warn(f"no checkpoint: {error.strerror}; the training goes on", stacklevel=2)
-                self.saved = time.monotonic()
-
-    def skip(self, images: Tensor, labels: Tensor, room: int) -> None:
-        """Go as many epochs ahead as stay quiet, but not over ``room`` steps; twice as far as the last time at most."""
-        per_epoch = -(-len(images) // self.batch)
+    def begin_epoch(self, per_epoch: int, room: int) -> int:
+        """Go as many epochs ahead as stay quiet; twice as far as the last time at most."""
+        self.clean = True
         epochs = min(self.reach, (room - 1) // per_epoch)
-        if epochs < 1 or not self.is_quiet(images, labels, 1.0):
-            return
-        while epochs and not self.is_quiet(images, labels, self.shrink ** (epochs * per_epoch)):
+        if not self.look_ahead or math.isnan(self.interpolated) or epochs < 1 or not self.is_quiet(1.0):
+            return 0
+        while epochs and not self.is_quiet(self.shrink ** (epochs * per_epoch)):
             epochs //= 2
         self.reach = max(1, 2 * epochs)
         for w in self.weights:
             w.mul_(self.shrink ** (epochs * per_epoch))
-        for _ in range(epochs):  # the order of the later epochs does not depend on skipping
-            torch.randperm(len(images), generator=self.generator)
-        self.step, self.epoch, self.seen = (
-            self.step + epochs * per_epoch, self.epoch + epochs, self.seen + epochs * len(images)
-        )  # fmt: skip
+        self.seen += epochs * len(self.images)
+        return epochs
 
-    def is_quiet(self, images: Tensor, labels: Tensor, scale: float) -> bool:
+    def end_epoch(self, epoch: int) -> None:
+        if self.clean and math.isnan(self.interpolated):
+            self.interpolated = float(epoch)
+
+    def record(self, step: int, per_epoch: int) -> dict:
+        share = self.within / self.seen if self.seen else math.nan
+        row = {"epoch": step // per_epoch, "interpolated": self.interpolated, "within margin": share}
+        self.seen = self.within = 0
+        return row | (self.measure(self.model) if self.measure else {})
+
+    def state(self) -> dict:
+        names = ("interpolated", "clean", "seen", "within", "reach")
+        return {"model": self.model.state_dict()} | {name: getattr(self, name) for name in names}
+
+    def restore(self, state: dict) -> None:
+        for name, value in self.model.state_dict().items():
+            value.copy_(state["model"][name])  # in place: the flat views share this memory
+        for name in state.keys() - {"model"}:
+            setattr(self, name, state[name])
+
+    def is_quiet(self, scale: float) -> bool:
         """Whether all images are beyond the margin with weights of convolutions times ``scale``."""
-        return bool((labels * self.forward(images, scale)[0] >= 1).all())
+        return bool((self.labels * self.forward(self.images, scale)[0] >= 1).all())
 
     def forward(self, y: Tensor, scale: float = 1.0) -> tuple[Tensor, list, list, Tensor]:
         """Outputs for a batch N x L x 1; per layer windows and activations before the gain; the mean over the ring."""
@@ -168,19 +151,20 @@ class _Run:
         mean = y.mean(dim=1)
         return mean @ self.model.beta.data / self.width + self.model.bias.data, rows, outs, mean
 
-    def advance(self, y: Tensor, labels: Tensor) -> int:
-        """One step on a batch N x L x 1; how many of its images were within the margin."""
-        output, rows, outs, mean = self.forward(y)
+    def advance(self, step: int, chosen: Tensor, generator: torch.Generator) -> None:
+        labels = self.labels[chosen]
+        output, rows, outs, mean = self.forward(self.images[chosen])
         error = 1 - labels * output
         active = (error > 0).nonzero().flatten()
-        if not len(active):
-            if not torch.isfinite(error).all():
-                raise ValueError(f"the output is not finite at step {self.step}; lower the learning rate")
-            for w in self.weights:
-                w.mul_(self.shrink)
-            return 0
-        self.backward(rows, outs, mean, labels, active, len(labels))
-        return len(active)
+        self.seen += len(labels)
+        if len(active):
+            self.clean, self.within = False, self.within + len(active)
+            self.backward(rows, outs, mean, labels, active, len(labels))
+            return
+        if not torch.isfinite(error).all():
+            raise ValueError(f"the output is not finite at step {step}; lower the learning rate")
+        for w in self.weights:
+            w.mul_(self.shrink)
 
     def backward(self, rows, outs, mean, labels, active, N: int) -> None:
         """The step of SGD: gradients of the active images alone, and the ridge's."""
@@ -225,30 +209,3 @@ class _Run:
             inside = (torch.arange(L)[:, None] + places) % L
             self.indices[N, L, sign] = (torch.arange(N)[:, None, None] * L + inside).flatten()
         return self.indices[N, L, sign]
-
-    def record(self, measure: Callable | None) -> None:
-        share = self.within / self.seen if self.seen else math.nan
-        row = {"step": self.step, "epoch": self.epoch, "interpolated": self.interpolated, "within margin": share}
-        self.history.append(row | (measure(self.model) if measure else {}))
-        self.seen = self.within = 0
-
-    def save(self) -> None:
-        """Everything that the next step depends on."""
-        names = ("step", "epoch", "history", "interpolated", "at", "seen", "within", "clean", "reach")
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        tensors["generator"] = self.generator.get_state()
-        if self.order is not None:
-            tensors["order"] = self.order
-        save_checkpoint(self.path, tensors, {name: getattr(self, name) for name in names})
-
-    def _load(self) -> None:
-        found = load_checkpoint(self.path)
-        if found is None:
-            return
-        tensors, plain = found
-        for name, value in plain.items():
-            setattr(self, name, value)
-        self.generator.set_state(tensors.pop("generator"))
-        self.order = tensors.pop("order", None)
-        for name, value in self.model.state_dict().items():
-            value.copy_(tensors[f"model.{name}"])  # in place: the flat views share this memory

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spatialkit.train.loop import predict
+from spatialkit.train.predicting import predict
 
 __all__ = ["Problem", "noised"]
 

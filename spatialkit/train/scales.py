@@ -10,7 +10,7 @@ from spatialkit.lab.fingerprint import fingerprint_of_module
 from spatialkit.lab.store import canonical
 from spatialkit.train.problem import Problem
 
-__all__ = ["hinge", "scale_task"]
+__all__ = ["hinge_loss", "scale_task"]
 
 
 def scale_task(
@@ -54,10 +54,10 @@ def scale_task(
         validation=(x[n_train:], y[n_train:]),
         test=(factor * drawn.test.images, drawn.test.labels),
         outputs=1,
-        loss=hinge,
+        loss=hinge_loss,
     )
 
 
-def hinge(outputs: Tensor, labels: Tensor) -> Tensor:
+def hinge_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     """Mean hinge loss of one output per image, N x 1, and labels of 1 and -1, N."""
     return F.relu(1 - labels * outputs[:, 0]).mean()

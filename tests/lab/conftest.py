@@ -2,13 +2,17 @@
 
 import pytest
 
-from spatialkit.lab import places
+from spatialkit import lab
+from spatialkit.lab import origins, places, profiles
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path, monkeypatch):
-    """An empty bundle: no committed results, and an output folder."""
+def own_session(tmp_path, monkeypatch):
+    """An empty bundle: no committed results, an output folder, and a session that was just begun."""
     monkeypatch.setattr(places, "evidence", lambda: tmp_path / "evidence")
     monkeypatch.setenv("SPATIALKIT_OUT", str(tmp_path / "out"))
     monkeypatch.delenv("SPATIALKIT_FRESH", raising=False)
+    monkeypatch.setattr(origins, "_known", {})
+    monkeypatch.setattr(profiles, "_begun", None)
+    lab.begin("laptop")
     return tmp_path

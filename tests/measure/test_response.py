@@ -204,7 +204,7 @@ def test_does_not_depend_on_the_batch(network, images, pairs):
 
 def test_does_not_depend_on_how_arrays_are_cut(network, images, monkeypatch):
     whole = sensitivity(network, images, FIELDS, batch=20)
-    module = import_module("spatialkit.measure.response")
+    module = import_module("spatialkit.measure.spread")
     monkeypatch.setattr(module, "_COLUMNS_AT_A_TIME", 7)
     monkeypatch.setattr(module, "_VALUES_AT_A_TIME", 21)
     monkeypatch.setattr(module, "_ROWS_AT_A_TIME", 9)

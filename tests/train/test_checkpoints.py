@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from spatialkit import lab
 from spatialkit.lab import context, places
@@ -21,17 +22,23 @@ def test_tensors_and_values_come_back_to_the_bit(tmp_path):
         "turned": torch.randn(2, 3).T, "int": torch.arange(3),
     }  # fmt: skip
     plain = {"step": 3, "history": [{"loss": math.nan, "x": 0.1}], "name": "ü"}
-    save_checkpoint(tmp_path / "x.safetensors", tensors, plain)
-    back, values = load_checkpoint(tmp_path / "x.safetensors")
+    nested = {"groups": [{"lr": 0.1, "of": [shared.T, None]}], "by number": {0: torch.ones(2)}}
+    save_checkpoint(tmp_path / "x.safetensors", {"tensors": tensors, **plain, **nested})
+    state = load_checkpoint(tmp_path / "x.safetensors")
+    back = state["tensors"]
     assert all(torch.equal(back[name], value) and back[name].dtype == value.dtype for name, value in tensors.items())
-    assert values["step"] == 3 and values["name"] == "ü" and math.isnan(values["history"][0]["loss"])
+    assert state["step"] == 3 and state["name"] == "ü" and math.isnan(state["history"][0]["loss"])
+    assert torch.equal(state["groups"][0]["of"][0], shared.T) and state["groups"][0]["of"][1] is None
+    assert torch.equal(state["by number"]["0"], torch.ones(2))  # keys are strings
+    with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
+        assert "tensors/half" in file.keys() and "groups/0/of/0" in file.keys()  # as others can read it
     assert load_checkpoint(tmp_path / "none.safetensors") is None
 
 
 @pytest.mark.parametrize("damage", ["flip", "header", "cut", "empty", "text", "state"])
 def test_a_damaged_file_is_set_aside_and_named(tmp_path, damage):
     path = tmp_path / "x.safetensors"
-    save_checkpoint(path, {"a": torch.arange(100.0)}, {"step": 3})
+    save_checkpoint(path, {"a": torch.arange(100.0), "step": 3})
     content = bytearray(path.read_bytes())
     if damage == "flip":
         content[-10] ^= 1
@@ -74,7 +81,7 @@ def test_another_version_does_not_resume():
 def trains(n, fate):
     path = context.next_checkpoint()
     found = load_checkpoint(path)
-    save_checkpoint(path, {"x": torch.ones(1)}, {"of": n})
+    save_checkpoint(path, {"x": torch.ones(1), "of": n})
     if fate:
         raise {"raise": ValueError, "disk": OSError, "stop": KeyboardInterrupt}[fate]("so it ends")
     return {"resumed": found is not None, "second": str(context.next_checkpoint().name)}
@@ -103,4 +110,4 @@ def test_the_same_code_resumes():
     with pytest.raises(KeyboardInterrupt):
         run(trains, {"n": 1, "fate": "stop"}, MADE)
     with context.run_of("trains", 1, {"n": 1, "fate": "stop"}, "a"):
-        assert load_checkpoint(context.next_checkpoint())[1] == {"of": 1}
+        assert load_checkpoint(context.next_checkpoint())["of"] == 1

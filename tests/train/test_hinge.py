@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spatialkit.models import CircularCNN
-from spatialkit.train import hinge
+from spatialkit.train import hinge, loop
 from spatialkit.train.hinge import fit_hinge
 
 
@@ -80,8 +80,8 @@ def test_looking_ahead_ends_at_the_same_weights(monkeypatch):
     }
     plain, ahead = (CircularCNN(2, 10, 3, seed=3).double() for _ in range(2))
     expected = fit_hinge(plain, images, labels, **options)
-    calls, advance = [], hinge._Run.advance
-    monkeypatch.setattr(hinge._Run, "advance", lambda *arguments: calls.append(1) or advance(*arguments))
+    calls, advance = [], hinge._HingeSteps.advance
+    monkeypatch.setattr(hinge._HingeSteps, "advance", lambda *arguments: calls.append(1) or advance(*arguments))
     history = fit_hinge(ahead, images, labels, **options, look_ahead=True)
     assert len(calls) < 15_000  # it did skip
     assert history.round(12).equals(expected.round(12)) and expected["within margin"][1] > 0
@@ -91,14 +91,14 @@ def test_looking_ahead_ends_at_the_same_weights(monkeypatch):
 
 @pytest.mark.parametrize("look_ahead", [False, True])
 def test_a_killed_training_resumes_to_the_same_bits(tmp_path, monkeypatch, look_ahead):
-    monkeypatch.setattr(hinge, "_CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1.0)
     images, labels = (t.float() for t in task())
     options = {"steps": 500, "seed": 0, "measure_at": [50, 450], "measure": lambda m: {"bias": float(m.bias)}}
     options["look_ahead"] = look_ahead
     whole, killed, resumed = (CircularCNN(2, 5, 3, seed=s) for s in (0, 0, 7))
     expected = fit_hinge(whole, images, labels, **options)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(hinge._Run, "advance", stopping_after(200))
+        patch.setattr(hinge._HingeSteps, "advance", stopping_after(200))
         fit_hinge(killed, images, labels, **options, checkpoint=tmp_path / "0")
     history = fit_hinge(resumed, images, labels, **options, checkpoint=tmp_path / "0")
     assert history.equals(expected)
@@ -108,7 +108,7 @@ def test_a_killed_training_resumes_to_the_same_bits(tmp_path, monkeypatch, look_
 
 def stopping_after(calls):
     """The step of a run, with a kill at a later call."""
-    advance, left = hinge._Run.advance, iter(range(calls))
+    advance, left = hinge._HingeSteps.advance, iter(range(calls))
 
     def step(*arguments):
         if next(left, None) is None:

@@ -14,7 +14,7 @@ from spatialkit.train import Problem, classification, scale_task
 from spatialkit.train import kept as module
 from spatialkit.train.kept import RECIPES, trained
 
-SMALL = {"epochs": 3, "width": 1 / 8, "batch": 16, "rate": 0.02}
+SMALL = {"epochs": 3, "width": 1 / 8, "batch": 16, "learning_rate": 0.02}
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ def test_keeps_the_first_weights_of_the_lowest_validation_error(problem, monkeyp
 
 @pytest.mark.parametrize("name", ["lenet", "vgg11_bn"])
 def test_errors_in_the_history_are_those_of_the_network_kept(problem, name):
-    network = trained(name, problem, **(SMALL | {"epochs": 8, "rate": 0.1}))
+    network = trained(name, problem, **(SMALL | {"epochs": 8, "learning_rate": 0.1}))
     errors = network.history["validation error"]
     assert errors.nunique() > 1  # else this tests little
     assert problem.error(network.model, "validation") == pytest.approx(errors.min(), abs=1e-14)  # kept to 15 digits
@@ -132,8 +132,8 @@ OTHERS = [
     {"width": 1 / 4},
     {"epochs": 2},
     {"batch": 24},
-    {"rate": 0.03},
-    {"rate": None},
+    {"learning_rate": 0.03},
+    {"learning_rate": None},
     {"recipe": "source"},
 ]
 
@@ -152,10 +152,10 @@ def test_other_arguments_are_other_networks(problem, folder, no_training):
 
 
 def test_equal_arguments_are_one_network(problem, folder, no_training):
-    first = trained("fc2", problem, epochs=1, width=1, rate=1)
+    first = trained("fc2", problem, epochs=1, width=1, learning_rate=1)
     no_training()
-    assert same(trained("fc2", problem, epochs=1, width=1.0, rate=1.0), first)
-    assert same(trained("fc2", problem, epochs=1, rate=1, batch=128, seed=0), first)
+    assert same(trained("fc2", problem, epochs=1, width=1.0, learning_rate=1.0), first)
+    assert same(trained("fc2", problem, epochs=1, learning_rate=1, batch=128, seed=0), first)
     assert len(files(folder, "*.safetensors")) == 1
 
 
@@ -297,13 +297,13 @@ def test_learns_what_can_be_learnt():
 
 @pytest.mark.parametrize(("arguments", "match"), [
     ({"recipe": "slow"}, "recipe must be one of source, fast, got 'slow'"),
-    ({"rate": 0.0}, r"rate must be positive, got 0\.0"),
-    ({"rate": float("nan")}, "rate must be positive"),
+    ({"learning_rate": 0.0}, r"learning_rate must be positive, got 0\.0"),
+    ({"learning_rate": float("nan")}, "learning_rate must be positive"),
     ({"width": -1}, "width must be a positive number"),
     ({"name": "vgg12"}, "name must be one of"),
     ({"epochs": 0}, "epochs and batch must be at least 1"),
     ({"batch": 0}, "epochs and batch must be at least 1"),
-    ({"rate": 1e15}, "lower the learning rate"),
+    ({"learning_rate": 1e15}, "lower the learning rate"),
 ])  # fmt: skip
 def test_refuses_bad_input(problem, folder, arguments, match):
     with pytest.raises(ValueError, match=match):

@@ -1,294 +1,105 @@
-"""The training loop: deterministic, resumable to the same bits, and honest about bad input."""
+"""The loop by itself: orders, records and what survives a kill, with steps that only note what they are given."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from functools import partial
+import itertools
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from spatialkit import train
-from spatialkit.models import PlainCNN
-from spatialkit.train import error_rate, fit, one_cycle, predict, standardise
-
-ADAM = partial(torch.optim.Adam, lr=1e-2)
+from spatialkit.train import loop
+from spatialkit.train.checkpoints import save_checkpoint
+from spatialkit.train.loop import Loop, Steps
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Bits are promised for one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+class Noting(Steps):
+    """Goes ahead by the epochs given, ends by a kill at a step, and draws a number in each step."""
+
+    def __init__(self, ahead=(), kill=None):
+        self.ahead, self.kill, self.rooms, self.epochs, self.taken, self.drawn = list(ahead), kill, [], [], [], []
+
+    def begin_epoch(self, per_epoch, room):
+        self.rooms.append(room)
+        return self.ahead.pop(0) if self.ahead else 0
+
+    def advance(self, step, chosen, generator):
+        if step == self.kill:
+            raise KeyboardInterrupt
+        self.taken.append(chosen.tolist())
+        self.drawn.append(int(torch.randint(1000, (), generator=generator)))
+
+    def end_epoch(self, epoch):
+        self.epochs.append(epoch)
+
+    def record(self, step, per_epoch):
+        return {"epoch": step / per_epoch, "so far": len(self.taken)}
+
+    def state(self):
+        return {"taken": self.taken, "drawn": self.drawn, "epochs": self.epochs}
+
+    def restore(self, state):
+        self.taken, self.drawn, self.epochs = state["taken"], state["drawn"], state["epochs"]
 
 
-def problem(n=96, side=6):
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 2, (n,), generator=generator)
-    return torch.randn(n, 1, side, side, generator=generator) + labels.reshape(-1, 1, 1, 1), labels
+@pytest.mark.parametrize(("n", "batch"), [(10, 4), (8, 4), (3, 5)])
+def test_every_epoch_has_each_image_once_in_an_order_of_its_own(n, batch):
+    steps = Noting()
+    per_epoch = -(-n // batch)
+    history = Loop(steps, n, batch, 7, [0, 1, 3 * per_epoch], None).run(3 * per_epoch)
+    epochs = [[*itertools.chain(*steps.taken[i * per_epoch : (i + 1) * per_epoch])] for i in range(3)]
+    assert all(sorted(order) == list(range(n)) for order in epochs) and len(set(map(tuple, epochs))) == 3
+    assert [len(chosen) for chosen in steps.taken[:per_epoch]] == [batch] * (n // batch) + [n % batch] * (n % batch > 0)
+    generator = torch.Generator().manual_seed(7)  # one generator for orders and steps
+    for order in epochs:
+        assert torch.randperm(n, generator=generator).tolist() == order
+        torch.randint(1000, (per_epoch,), generator=generator)
+    assert history["step"].tolist() == sorted({0, 1, 3 * per_epoch}) and steps.epochs == [1, 2, 3]
 
 
-def network(seed=0):
-    return PlainCNN((1, 6, 6), 2, depth=2, width=4, seed=seed)
+def test_a_training_may_end_within_an_epoch():
+    steps = Noting()
+    Loop(steps, 10, 4, 0, [], None).run(4)
+    assert len(steps.taken) == 4 and steps.epochs == [1] and steps.rooms == [4, 1]
 
 
-def bits(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+def test_going_ahead_leaves_the_orders_of_later_epochs_and_the_room_says_how_far():
+    plain, ahead = Noting(), Noting(ahead=[0, 2])
+    for steps in (plain, ahead):
+        steps.drawn = None
+        steps.advance = lambda step, chosen, generator, steps=steps: steps.taken.append((step, chosen.tolist()))
+        Loop(steps, 6, 2, 0, [10, 14], None).run(18)
+    assert ahead.taken == plain.taken[:3] + plain.taken[9:]
+    assert ahead.rooms == [
+        10,
+        7,
+        2,
+        3,
+    ]  # steps to the next record or to the end, at the start of each epoch that was run
+    assert plain.rooms == [10, 7, 4, 1, 2, 3]
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not():
-    images, labels = problem()
-    models = [network() for _ in range(3)]
-    histories = [
-        fit(model, images, labels, epochs=2, seed=seed, batch=16) for model, seed in zip(models, (1, 1, 2), strict=True)
-    ]
-    assert torch.equal(bits(models[0]), bits(models[1]))
-    assert not torch.equal(bits(models[0]), bits(models[2]))
-    assert histories[0].equals(histories[1])
+@pytest.mark.parametrize("kill", range(1, 8))
+def test_it_goes_on_from_any_step(tmp_path, monkeypatch, kill):
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1.0)
+    options = {"n": 10, "batch": 4, "seed": 2, "due": [0, 2, 3, 7, 8]}
+    whole, killed, resumed = Noting(), Noting(kill=kill), Noting()
+    expected = Loop(whole, **options, path=None).run(8)
+    with pytest.raises(KeyboardInterrupt):
+        Loop(killed, **options, path=tmp_path / "x").run(8)
+    assert Loop(resumed, **options, path=tmp_path / "x").run(8).equals(expected)
+    assert (resumed.taken, resumed.drawn, resumed.epochs) == (whole.taken, whole.drawn, whole.epochs)
 
 
-def test_agrees_with_a_plain_loop():
-    images, labels = problem()
-    model, plain = network(), network()
-    fit(model, images, labels, epochs=3, seed=5, batch=32, optimizer=partial(torch.optim.SGD, lr=0.1))
-    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
-    generator = torch.Generator().manual_seed(5)
-    for _ in range(3):
-        for chosen in torch.randperm(len(images), generator=generator).split(32):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(plain(images[chosen]), labels[chosen]).backward()
-            optimizer.step()
-    torch.testing.assert_close(bits(model), bits(plain), rtol=1e-4, atol=1e-6)  # order of float32 sums
+def test_the_state_is_saved_when_it_is_time(tmp_path, monkeypatch):
+    seconds, saves = iter(range(0, 1000, 9)), []
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(loop, "save_checkpoint", lambda path, state: saves.append(state["step"]))
+    Loop(Noting(), 100, 10, 0, [], tmp_path / "x").run(10)
+    assert saves == [3, 6, 9]  # 27 s after the last one, which is the first of 9, 18, 27 beyond 20
 
 
-def test_learns_what_can_be_learnt():
-    images, labels = problem(n=400)
-    model = network()
-    fit(model, images[:300], labels[:300], epochs=15, seed=0, batch=32, optimizer=ADAM, schedule=one_cycle)
-    assert error_rate(model, images[300:], labels[300:]) < 0.15
-
-
-def test_records_where_asked_and_measures_in_evaluation_mode():
-    images, labels = problem()
-    modes = []
-
-    def measure(model):
-        modes.append(model.training)
-        return {"error": error_rate(model, images, labels)}
-
-    model = nn.Sequential(network(), nn.Dropout(0.5))
-    history = fit(model, images, labels, epochs=2, seed=0, batch=32, measure=measure, measure_at=[0, 1, 3, 6])
-    assert history["step"].tolist() == [0, 1, 3, 6]
-    assert history["epoch"].tolist() == [0, 1 / 3, 1, 2]
-    assert history["loss"].isna().tolist() == [True, False, False, False]
-    assert modes == [False] * 4
-    assert model.training
-
-
-def test_measuring_does_not_change_the_training():
-    images, labels = problem()
-    models = [network(), network()]
-    for model, measure in zip(models, (None, lambda m: {"x": 1.0}), strict=True):
-        fit(model, images, labels, epochs=2, seed=0, measure=measure, measure_at=[0, 1, 2])
-    assert torch.equal(bits(models[0]), bits(models[1]))
-
-
-def test_augmentation_sees_every_batch_and_draws_from_the_seed():
-    images, labels = problem()
-    models = [network(), network()]
-    for model in models:
-        noise = lambda x, g: x + 0.1 * torch.randn(x.shape, generator=g)  # noqa: E731
-        fit(model, images, labels, epochs=1, seed=0, augment=noise)
-    plain = network()
-    fit(plain, images, labels, epochs=1, seed=0)
-    assert torch.equal(bits(models[0]), bits(models[1]))
-    assert not torch.equal(bits(models[0]), bits(plain))
-
-
-SCRIPT = """
-import sys, time, torch
-torch.set_num_threads(1)
-from functools import partial
-from spatialkit import lab, train
-train._CHECKPOINT_SECONDS = 0.0
-from tests.test_train import network, problem, bits, BatchNormNet
-
-@lab.task
-def train_one(optimizer, schedule, pause):
-    images, labels = problem()
-    kinds = {"adam": partial(torch.optim.Adam, lr=1e-2),
-             "sgd": partial(torch.optim.SGD, lr=1e-2, momentum=.9, nesterov=True, weight_decay=1e-3)}
-    model = BatchNormNet()
-    def slow(m):
-        time.sleep(pause)
-        print(flush=True)
-        return {"mean": float(bits(m).mean())}
-    history = train.fit(model, images, labels, epochs=12, seed=3, batch=32, measure=slow, optimizer=kinds[optimizer],
-                        schedule=train.one_cycle if schedule else None)
-    return {"bits": bits(model).numpy().tobytes().hex(), "history": history.to_json()}
-
-config = {"optimizer": sys.argv[1], "schedule": sys.argv[2] == "1", "pause": float(sys.argv[3])}
-table = lab.sweep(train_one, [config], executor=lab.Serial())
-print(table["bits"][0], table["history"][0])
-"""
-
-
-class BatchNormNet(nn.Sequential):
-    """A network with buffers and dropout, so that they are tested as well."""
-
-    def __init__(self):
-        super().__init__(nn.BatchNorm2d(1), nn.Dropout(0.2), network())
-
-
-@pytest.mark.parametrize(("optimizer", "schedule"), [("adam", "1"), ("sgd", "0")])
-def test_killed_and_resumed_gives_the_same_bits(tmp_path, optimizer, schedule):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT, "utf-8")
-    root = os.path.dirname(os.path.dirname(__file__))
-    results = []
-    for kills in (0, 2):
-        environment = {**os.environ, "PYTHONPATH": root, "SPATIALKIT_OUT": str(tmp_path / f"out{kills}")}
-        command = [sys.executable, str(script), optimizer, schedule, "0.05"]
-        for _ in range(kills):
-            run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-            for _ in range(4):  # four epochs, then no mercy
-                run.stdout.readline()
-            time.sleep(0.02)
-            run.send_signal(signal.SIGKILL)
-            run.wait()
-            assert list((tmp_path / f"out{kills}").glob("checkpoints/*/0.safetensors"))
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        results.append(done.stdout.strip())
-        if kills:
-            assert done.stdout.count("\n") < 12  # it did not start from the beginning
-        assert not list((tmp_path / f"out{kills}").glob("checkpoints/*/*"))
-    assert results[0] == results[1]
-
-
-class Tied(nn.Sequential):
-    """Two layers of one weight: their tensors share memory."""
-
-    def __init__(self):
-        super().__init__(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.Linear(64, 2))
-        self[3].weight = self[1].weight
-
-
-def test_tensors_that_share_memory_are_saved_and_resumed(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_CHECKPOINT_SECONDS", -1.0)
-    images, labels = torch.randn(64, 1, 8, 8), torch.arange(64) % 2
-    models, path = [], tmp_path / "x.safetensors"
-    for stop in (None, 2):
-        torch.manual_seed(0)
-        models.append(Tied())
-        seen = []
-
-        def measure(_, stop=stop, seen=seen):
-            seen.append(1)
-            if len(seen) == stop:
-                raise KeyboardInterrupt
-            return {}
-
-        path.unlink(missing_ok=True)
-        options = {"epochs": 4, "seed": 1, "checkpoint": path, "measure": measure}
-        if stop:
-            with pytest.raises(KeyboardInterrupt):
-                fit(models[-1], images, labels, **options)
-            torch.manual_seed(5)
-            models[-1] = Tied()
-        fit(models[-1], images, labels, **options)
-    assert torch.equal(bits(models[0]), bits(models[1]))
-    assert models[1][3].weight is models[1][1].weight
-
-
-def test_dropout_draws_from_the_seed_and_leaves_the_callers_generator_alone():
-    images, labels = problem()
-    networks = [nn.Sequential(nn.Dropout(0.5), network()) for _ in range(3)]
-    for model, seed, around in zip(networks, (1, 1, 2), (7, 8, 7), strict=True):
-        torch.manual_seed(around)
-        before = torch.get_rng_state()
-        fit(model, images, labels, epochs=1, seed=seed)
-        assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(bits(networks[0]), bits(networks[1]))
-    assert not torch.equal(bits(networks[0]), bits(networks[2]))
-
-
-def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_CHECKPOINT_SECONDS", -1.0)
-    (tmp_path / "file").touch()
-    images, labels = problem()
-    with pytest.warns(UserWarning, match=r"no checkpoint: cannot write .*file.*; the training goes on"):
-        history = fit(network(), images, labels, epochs=2, seed=0, checkpoint=tmp_path / "file" / "x.safetensors")
-    assert len(history) == 2
-
-
-def test_narrow_strided_convolutions_train_where_onednn_would_end_the_program():
-    model = nn.Sequential(nn.Conv2d(4, 8, 1, 2), nn.Flatten(), nn.LazyLinear(2))
-    model(torch.zeros(1, 4, 32, 32))
-    fit(model, torch.randn(64, 4, 32, 32), torch.arange(64) % 2, epochs=8, seed=0, batch=16)
-    narrow, wide = nn.Conv2d(4, 8, 1, 2), nn.Conv2d(8, 8, 1, 2)
-    before = torch.backends.mkldnn.enabled
-    for module, off in ((narrow, torch.backends.cpu.get_cpu_capability() == "AVX2"), (wide, False)):
-        with train._safe_convolutions(module, torch.device("cpu")):
-            assert torch.backends.mkldnn.enabled == (before and not off)
-    assert torch.backends.mkldnn.enabled == before
-
-
-def test_standardise_uses_the_training_images_alone():
-    train = torch.randint(0, 256, (50, 3, 5, 5), dtype=torch.uint8)
-    other = torch.full((2, 3, 5, 5), 7.0)
-    a, b = standardise(train, other)
-    torch.testing.assert_close(a.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(a.std((0, 2, 3)), torch.ones(3), atol=1e-5, rtol=0)
-    x = train.float()
-    expected = (7 - x.mean((0, 2, 3))) / x.std((0, 2, 3))
-    torch.testing.assert_close(b[0, :, 0, 0], expected)
-
-
-def test_predict_restores_the_mode_and_joins_the_batches():
-    images, _ = problem()
-    model = network().train()
-    torch.testing.assert_close(predict(model, images, batch=7), model(images))
-    assert model.training
-
-
-def test_bad_input_says_what_is_wrong():
-    images, labels = problem()
-    with pytest.raises(ValueError, match="as many labels as images"):
-        fit(network(), images, labels[:-1], epochs=1, seed=0)
-    with pytest.raises(ValueError, match="at least one"):
-        fit(network(), images[:0], labels[:0], epochs=1, seed=0)
-    with pytest.raises(ValueError, match="epochs and batch must be at least 1"):
-        fit(network(), images, labels, epochs=0, seed=0)
-    with pytest.raises(ValueError, match="lower the learning rate"):
-        fit(network(), images, labels, epochs=20, seed=0, optimizer=partial(torch.optim.SGD, lr=1e12))
-    with pytest.raises(ValueError, match="N x C x H x W"):
-        standardise(images[0])
-    with pytest.raises(ValueError, match="constant"):
-        standardise(torch.zeros(3, 1, 4, 4))
-    with pytest.raises(ValueError, match="must be a tensor"):
-        standardise(np.zeros((3, 1, 4, 4)))
-    with pytest.raises(ValueError, match=r"training images' 3 channels, got \(5, 1, 4, 4\)"):
-        standardise(torch.rand(5, 3, 4, 4), torch.rand(5, 1, 4, 4))
-    with pytest.raises(ValueError, match="hold nan or inf"):
-        standardise(torch.full((3, 1, 4, 4), torch.nan))
-    with pytest.raises(ValueError, match="at least one image"):
-        predict(network(), images[:0])
-    with pytest.raises(ValueError, match="labels must be one per image"):
-        error_rate(network(), images, labels[:, None])
-    with pytest.raises(ValueError, match="has its training diverged"):
-        error_rate(nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 2)), images * torch.nan, labels * 0)
-
-
-def test_predict_leaves_images_and_every_mode_alone():
-    images = torch.randn(9, 3)
-    before, model = images.clone(), nn.Sequential(nn.ReLU(inplace=True), nn.Dropout())
-    model[1].eval()
-    predict(model, images, batch=4)
-    assert torch.equal(images, before)
-    assert model.training and model[0].training and not model[1].training
+def test_a_damaged_checkpoint_begins_anew(tmp_path):
+    save_checkpoint(tmp_path / "x", {"step": 3})
+    (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:-1])
+    steps = Noting()
+    with pytest.warns(UserWarning, match="is damaged: set aside"):
+        Loop(steps, 4, 2, 0, [], tmp_path / "x").run(4)
+    assert len(steps.taken) == 4

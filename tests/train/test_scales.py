@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spatialkit.train import scale_task
-from spatialkit.train.scales import hinge
+from spatialkit.train.scales import hinge_loss
 
 SMALL = {"size": 8, "xi": 4.0, "gap": 1.0, "n_train": 60, "n_validation": 40, "n_test": 30}
 PARTS = ("train", "validation", "test")
@@ -55,12 +55,12 @@ def test_task_two_asks_for_the_same_patch():
         assert (label == 1) == ((r // 4, c // 4) == (s // 4, d // 4))
 
 
-def test_hinge_is_the_formula():
+def test_hinge_loss_is_the_formula():
     outputs, labels = [2.0, 0.5, 0.0, -3.0], [1.0, 1.0, -1.0, 1.0]
     expected = sum(max(0.0, 1 - y * f) for f, y in zip(outputs, labels, strict=True)) / 4
-    assert float(hinge(torch.tensor(outputs)[:, None], torch.tensor(labels))) == expected == (0 + 0.5 + 1 + 4) / 4
+    assert float(hinge_loss(torch.tensor(outputs)[:, None], torch.tensor(labels))) == expected == (0 + 0.5 + 1 + 4) / 4
     problem = scale_task(**SMALL)
-    assert (problem.loss, problem.outputs, problem.augment) == (hinge, 1, None)
+    assert (problem.loss, problem.outputs, problem.augment) == (hinge_loss, 1, None)
 
 
 def test_equal_keys_mean_equal_problems():
