@@ -1,0 +1,318 @@
+"""i-RevNets: classifiers that can be run backwards, with a training step that stores no activations."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["IRevNet", "irevnet_imagenet"]
+
+Streams = tuple[Tensor, Tensor]
+
+
+def irevnet_imagenet(architecture: str, *, kernels: Sequence[int] = (1, 3, 1), **options) -> "IRevNet":
+    """The source's networks for 1000 classes and 224 x 224 pixels: (a) is injective, (b) bijective.
+
+    Built under ``torch.device("meta")``, they hold no numbers and cost no memory. With kernels 1-3-1, (a) has
+    180,999,016 parameters and (b) 29,201,092, the 181 M and 29 M that are printed; the released (b) has kernels 3-3-3
+    and 125,120,356. The widths of (a) are per stream, twice the printed ones: only so the printed count comes out.
+
+    Args:
+        architecture: "a" or "b".
+        kernels: Sides of the three kernels of a block.
+        **options: What else `IRevNet` takes.
+
+    Raises:
+        ValueError: If the architecture is neither.
+
+    References:
+        Thesis of J.-H. Jacobsen, section 6.3.2 and Table 9.
+    """
+    if architecture == "a":
+        layout = {"blocks": (4, 4, 6, 4), "strides": (1, 2, 2, 2), "downsampling": 4, "width_per_stream": 96}
+    elif architecture == "b":
+        layout = {"blocks": (6, 16, 72, 6), "strides": (2, 2, 2, 2), "downsampling": 2}
+    else:
+        raise ValueError(f"architecture must be 'a' or 'b', got {architecture!r}")
+    return IRevNet((3, 224, 224), 1000, kernels=kernels, **{**layout, **options})
+
+
+class IRevNet(nn.Module):
+    """A network whose representation holds all of the image: two streams of channels, each added to by the other.
+
+    The image is brought to fewer pixels and more channels, which are cut into two halves. Block j maps::
+
+        (x1, x2) -> (S x2, S x1 + F(x2)),   inverted by   x2 = S^-1 y1,  x1 = S^-1 (y2 - F(x2))
+
+    with S the identity, or s x s pixels becoming s^2 times the channels, and F three convolutions, the first two a
+    quarter as wide, each after a batch normalisation and a ReLU (the first of all without). Convolutions have no
+    biases. A stride lies on the first kernel of more than one pixel. The head normalises, averages over pixels, and
+    puts a ReLU before the linear layer.
+
+    *Bijective* is a network without ``width_per_stream``; a wider one appends channels to the image and is *injective*:
+    `inverse` is then a left inverse. Appended zeros are a trap. The stream that starts as zeros is constant, the
+    running variances of the first block go to zero, and the inverse, which finds that stream as round-off instead of
+    zeros, sees it multiplied by 1 / sqrt(epsilon) at each of its normalisations. Two remedies: a larger ``epsilon``,
+    or ``added="copies"``.
+
+    Args:
+        image_shape: Channels, rows and columns of one image.
+        classes: Number of logits.
+        blocks: Blocks of each stage.
+        strides: Stride of the first block of each stage; a stride s multiplies the channels by s^2.
+        width_per_stream: Channels of each stream before the first block; by default what the image has.
+        kernels: Sides of a block's three kernels, odd; (1, 3, 1) in the text, (3, 3, 3) in the released code.
+        downsampling: Side of the squares of pixels that become channels before the first block.
+        epsilon: What normalisations add to the variance.
+        added: What a wider network appends to the image: "zeros", or "copies" of its channels in turn.
+        recompute: Whether a training step stores no activations; see `encode`.
+        relu_first: Whether the head averages after its ReLU, as the released code does, instead of before.
+        logits_only: Whether `forward` returns the logits alone, as `fit`, `trained` and the measures expect.
+        seed: Seed of the initial weights, which are torch's own.
+
+    Raises:
+        ValueError: If counts do not fit each other, the image is not divisible, or a name is unknown.
+
+    References:
+        Thesis of J.-H. Jacobsen, section 6.3, eq. 39. Order of channels in S, no first normalisation, and
+        widths of the convolutions as in the authors' code; the text's "second layer has four times fewer
+        channels" would be another network, with other counts than printed.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        classes: int,
+        blocks: Sequence[int] = (6, 6, 6),
+        *,
+        strides: Sequence[int] = (1, 2, 2),
+        width_per_stream: int | None = None,
+        kernels: Sequence[int] = (1, 3, 1),
+        downsampling: int = 2,
+        epsilon: float = 1e-5,
+        added: str = "zeros",
+        recompute: bool = False,
+        relu_first: bool = False,
+        logits_only: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__()
+        _check(image_shape, classes, blocks, strides, kernels, downsampling, epsilon, added)
+        self.channels = image_shape[0] * downsampling**2
+        width = width_per_stream or self.channels // 2
+        if 2 * width < self.channels or (width_per_stream is None and self.channels % 2):
+            raise ValueError(
+                f"two streams of {width} cannot hold {self.channels} channels: raise width_per_stream or downsampling"
+            )
+        self.image_shape, self.width, self.downsampling, self.added = tuple(image_shape), width, downsampling, added
+        self.recompute, self.relu_first, self.logits_only = recompute, relu_first, logits_only
+        self.blocks = nn.ModuleList()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for count, first in zip(blocks, strides, strict=True):
+                for stride in [first] + [1] * (count - 1):
+                    self.blocks.append(_Block(width, stride, kernels, epsilon, first=not self.blocks))
+                    width *= stride**2
+            self.norm = nn.BatchNorm2d(2 * width, eps=epsilon)
+            self.classifier = nn.Linear(2 * width, classes)
+
+    @property
+    def bijective(self) -> bool:
+        """Whether nothing is appended to the image."""
+        return 2 * self.width == self.channels
+
+    def forward(self, images: Tensor) -> Tensor | Streams:
+        """Logits, N x classes, and the representation as `encode` gives it; or only the logits, see ``logits_only``."""
+        z = self.encode(images)
+        logits = self.classify(z)
+        return logits if self.logits_only else (logits, z)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The representation, N x C x H x W, as large as the image (larger in an injective network).
+
+        With ``recompute``, only this result is kept for the backward pass, which finds the input of each block from its
+        output and computes the block again. That does not move the running statistics a second time. It relies on
+        the inverse: no injective network with appended zeros should be trained so.
+        """
+        x1, x2 = self._split(images)
+        if self.recompute and torch.is_grad_enabled():
+            parameters = [p for p in self.blocks.parameters() if p.requires_grad]
+            return torch.cat(_Recomputed.apply(self.blocks, x1, x2, *parameters), dim=1)
+        for block in self.blocks:
+            x1, x2 = block(x1, x2)
+        return torch.cat((x1, x2), dim=1)
+
+    def classify(self, z: Tensor) -> Tensor:
+        """Logits, N x classes, of representations."""
+        z = self.norm(z)
+        z = z.relu().mean(dim=(2, 3)) if self.relu_first else z.mean(dim=(2, 3)).relu()
+        return self.classifier(z)
+
+    def path(self, images: Tensor) -> Iterator[Tensor]:
+        """What enters the first block, then what each block puts out; both streams, N x C_j x H_j x W_j."""
+        streams = self._split(images)
+        yield torch.cat(streams, dim=1)
+        for block in self.blocks:
+            streams = block(*streams)
+            yield torch.cat(streams, dim=1)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """The images, N x C x H x W, of representations; exact but for round-off.
+
+        Raises:
+            ValueError: In training mode, whose batch statistics an inverse cannot know.
+        """
+        *_, first = self.inverse_path(z)
+        return self._merge(first)
+
+    def inverse_path(self, z: Tensor) -> Iterator[Tensor]:
+        """What `path` yields, found from its end, last first.
+
+        Raises:
+            ValueError: In training mode.
+        """
+        if self.training:
+            raise ValueError("an inverse needs the running statistics: call eval() on the network first")
+        streams = _halves(z)
+        yield z
+        for block in reversed(self.blocks):
+            streams = block.inverse(*streams)
+            yield torch.cat(streams, dim=1)
+
+    def _split(self, images: Tensor) -> Streams:
+        if images.shape[1:] != self.image_shape:
+            raise ValueError(f"images must be N x {' x '.join(map(str, self.image_shape))}, got {tuple(images.shape)}")
+        x, missing = _to_channels(images, self.downsampling), 2 * self.width - self.channels
+        if self.added == "copies" and missing:
+            x = x[:, torch.arange(2 * self.width, device=x.device) % self.channels]
+        elif missing:
+            x = F.pad(x, (0, 0, 0, 0, 0, missing))
+        return _halves(x)
+
+    def _merge(self, x: Tensor) -> Tensor:
+        """The image in what enters the first block: of copies their mean, which is the pseudo-inverse."""
+        parts = x.split(self.channels, dim=1) if self.added == "copies" else (x[:, : self.channels],)
+        total = sum(F.pad(p, (0, 0, 0, 0, 0, self.channels - p.shape[1])) for p in parts)
+        count = torch.arange(2 * self.width if self.added == "copies" else self.channels) % self.channels
+        n = torch.bincount(count, minlength=self.channels).to(x)
+        return _to_pixels(total / n[:, None, None], self.downsampling)
+
+
+def _check(image_shape, classes, blocks, strides, kernels, downsampling, epsilon, added) -> None:
+    if len(image_shape) != 3 or min(*image_shape, classes, downsampling, *blocks, *strides) < 1:
+        raise ValueError(f"counts must be at least 1, image_shape three of them; got {image_shape}, {blocks}, {strides}")
+    if len(blocks) != len(strides):
+        raise ValueError(f"blocks and strides must be of one length, got {blocks} and {strides}")
+    if len(kernels) != 3 or any(k < 1 or k % 2 == 0 for k in kernels):
+        raise ValueError(f"kernels must be three odd numbers, got {kernels}")
+    factor = downsampling * math.prod(strides)
+    if image_shape[1] % factor or image_shape[2] % factor:
+        raise ValueError(f"rows and columns must be multiples of {factor}, got {image_shape[1]} and {image_shape[2]}")
+    if math.prod(strides) > 1 and max(kernels) == 1:
+        raise ValueError("kernels of one pixel cannot have a stride: take (1, 3, 1)")
+    if not epsilon > 0:
+        raise ValueError(f"epsilon must be positive, got {epsilon}")
+    if added not in ("zeros", "copies"):
+        raise ValueError(f"added must be 'zeros' or 'copies', got {added!r}")
+
+
+class _Block(nn.Module):
+    """(x1, x2) -> (S x2, S x1 + F(x2)) with ``width`` channels in each stream."""
+
+    def __init__(self, width: int, stride: int, kernels: Sequence[int], epsilon: float, *, first: bool):
+        super().__init__()
+        self.stride, out = stride, width * stride**2
+        channels = [width, max(1, out // 4), max(1, out // 4), out]
+        strided = next((i for i, kernel in enumerate(kernels) if kernel > 1), None)
+        self.residual = nn.Sequential()
+        for i, kernel in enumerate(kernels):
+            if not (first and i == 0):
+                self.residual.extend([nn.BatchNorm2d(channels[i], eps=epsilon), nn.ReLU()])
+            step = stride if i == strided else 1
+            self.residual.append(nn.Conv2d(*channels[i : i + 2], kernel, step, kernel // 2, bias=False))
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Streams:
+        return _to_channels(x2, self.stride), _to_channels(x1, self.stride) + self.residual(x2)
+
+    def inverse(self, y1: Tensor, y2: Tensor) -> Streams:
+        x2 = _to_pixels(y1, self.stride)
+        return _to_pixels(y2 - self.residual(x2), self.stride), x2
+
+    def back(self, y: Streams, gradients: Streams) -> tuple[Streams, Streams, dict[nn.Parameter, Tensor]]:
+        """From outputs and their gradients: inputs, their gradients, and those of the parameters."""
+        x2 = _to_pixels(y[0], self.stride).detach().requires_grad_()
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        with torch.enable_grad(), _kept_statistics(self):
+            f = self.residual(x2)
+        through, *own = torch.autograd.grad(f, [x2, *parameters], gradients[1].to(f.dtype))
+        x1 = _to_pixels(y[1] - f.detach(), self.stride)
+        inputs = _to_pixels(gradients[1], self.stride), _to_pixels(gradients[0], self.stride) + through
+        return (x1, x2.detach()), inputs, dict(zip(parameters, own, strict=True))
+
+
+class _Recomputed(torch.autograd.Function):
+    """A chain of blocks that keeps its output alone, and goes back through it block by block."""
+
+    @staticmethod
+    def forward(ctx, blocks, x1, x2, *parameters):
+        ctx.blocks, ctx.parameters = blocks, parameters
+        ctx.autocast = _autocast(x1.device.type)
+        for block in blocks:
+            x1, x2 = block(x1, x2)
+        ctx.save_for_backward(x1, x2)
+        return x1, x2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *gradients):
+        streams, own = ctx.saved_tensors, {}
+        with torch.autocast(**ctx.autocast):
+            for block in reversed(ctx.blocks):
+                streams, gradients, some = block.back(streams, gradients)
+                own |= some
+        return None, *gradients, *(own[p] for p in ctx.parameters)
+
+
+def _autocast(device: str) -> dict:
+    """What ``torch.autocast`` needs to be as it is now; without its cache, which could hold weights without gradients."""
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    return {"device_type": device, "enabled": enabled, "dtype": dtype, "cache_enabled": False}
+
+
+@contextlib.contextmanager
+def _kept_statistics(model: nn.Module):
+    """Normalisations use the statistics of the batch, if they did, and leave the running ones alone."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.training and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def _halves(x: Tensor) -> Streams:
+    first, second = x.chunk(2, dim=1)
+    return first, second
+
+
+def _to_channels(x: Tensor, s: int) -> Tensor:
+    """s x s pixels become s^2 times the channels: channel (s dy + dx) C + c is pixel (dy, dx) of channel c."""
+    if s == 1:
+        return x
+    N, C, H, W = x.shape
+    x = x.permute(0, 2, 3, 1).reshape(N, H // s, s, W // s, s, C)
+    return x.transpose(2, 3).reshape(N, H // s, W // s, s * s * C).permute(0, 3, 1, 2)
+
+
+def _to_pixels(x: Tensor, s: int) -> Tensor:
+    """The inverse of `_to_channels`."""
+    if s == 1:
+        return x
+    N, C, H, W = x.shape
+    x = x.permute(0, 2, 3, 1).reshape(N, H, W, s, s, C // s**2)
+    return x.transpose(2, 3).reshape(N, H * s, W * s, C // s**2).permute(0, 3, 1, 2)
