@@ -12,6 +12,8 @@ __all__ = ["IRevNet", "irevnet_imagenet"]
 
 Streams = tuple[Tensor, Tensor]
 
+_GRID = 1.5 * 2.0**20  # a float64 near it is a multiple of 2^-32
+
 
 def irevnet_imagenet(architecture: str, *, kernels: Sequence[int] = (1, 3, 1), **options) -> "IRevNet":
     """The source's networks for 1000 classes and 224 x 224 pixels: (a) is injective, (b) bijective.
@@ -55,8 +57,8 @@ class IRevNet(nn.Module):
     *Bijective* is a network without ``width_per_stream``; a wider one appends channels to the image and is *injective*:
     `inverse` is then a left inverse. Appended zeros are a trap. The stream that starts as zeros is constant, the
     running variances of the first block go to zero, and the inverse, which finds that stream as round-off instead of
-    zeros, sees it multiplied by 1 / sqrt(epsilon) at each of its normalisations. Two remedies: a larger ``epsilon``,
-    or ``added="copies"``.
+    zeros, sees it multiplied by 1 / sqrt(epsilon) at each of its normalisations. Three remedies: a larger ``epsilon``,
+    ``added="copies"``, or ``exact`` streams, which the inverse finds without round-off.
 
     Args:
         image_shape: Channels, rows and columns of one image.
@@ -68,6 +70,8 @@ class IRevNet(nn.Module):
         downsampling: Side of the squares of pixels that become channels before the first block.
         epsilon: What normalisations add to the variance.
         added: What a wider network appends to the image: "zeros", or "copies" of its channels in turn.
+        exact: Whether the streams are float64 on a grid of 2^-32, for sums below 2^20. No addition rounds then, so
+            that going backwards meets the same bits, as long as F gives the same for the same batch.
         recompute: Whether a training step stores no activations; see `encode`.
         relu_first: Whether the head averages after its ReLU, as the released code does, instead of before.
         logits_only: Whether `forward` returns the logits alone, as `fit`, `trained` and the measures expect.
@@ -94,6 +98,7 @@ class IRevNet(nn.Module):
         downsampling: int = 2,
         epsilon: float = 1e-5,
         added: str = "zeros",
+        exact: bool = False,
         recompute: bool = False,
         relu_first: bool = False,
         logits_only: bool = False,
@@ -102,19 +107,21 @@ class IRevNet(nn.Module):
         super().__init__()
         _check(image_shape, classes, blocks, strides, kernels, downsampling, epsilon, added)
         self.channels = image_shape[0] * downsampling**2
-        width = width_per_stream or self.channels // 2
-        if 2 * width < self.channels or (width_per_stream is None and self.channels % 2):
+        width = self.channels // 2 if width_per_stream is None else width_per_stream
+        if 2 * width < self.channels:
             raise ValueError(
                 f"two streams of {width} cannot hold {self.channels} channels: raise width_per_stream or downsampling"
             )
         self.image_shape, self.width, self.downsampling, self.added = tuple(image_shape), width, downsampling, added
-        self.recompute, self.relu_first, self.logits_only = recompute, relu_first, logits_only
+        self.exact, self.recompute, self.relu_first, self.logits_only = exact, recompute, relu_first, logits_only
+        if recompute and added == "zeros" and not (exact or self.bijective):
+            raise ValueError("recompute loses appended zeros to round-off: take exact=True or added='copies'")
         self.blocks = nn.ModuleList()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for count, first in zip(blocks, strides, strict=True):
                 for stride in [first] + [1] * (count - 1):
-                    self.blocks.append(_Block(width, stride, kernels, epsilon, first=not self.blocks))
+                    self.blocks.append(_Block(width, stride, kernels, epsilon, exact, first=not self.blocks))
                     width *= stride**2
             self.norm = nn.BatchNorm2d(2 * width, eps=epsilon)
             self.classifier = nn.Linear(2 * width, classes)
@@ -134,8 +141,9 @@ class IRevNet(nn.Module):
         """The representation, N x C x H x W, as large as the image (larger in an injective network).
 
         With ``recompute``, only this result is kept for the backward pass, which finds the input of each block from its
-        output and computes the block again. That does not move the running statistics a second time. It relies on
-        the inverse: no injective network with appended zeros should be trained so.
+        output and computes the block again, without moving the running statistics a second time. With ``exact``
+        the gradients have the bits of a stored pass. Without, inputs come back with round-off, and a ReLU whose input
+        changes its sign changes a gradient by far more.
         """
         x1, x2 = self._split(images)
         if self.recompute and torch.is_grad_enabled():
@@ -147,7 +155,7 @@ class IRevNet(nn.Module):
 
     def classify(self, z: Tensor) -> Tensor:
         """Logits, N x classes, of representations."""
-        z = self.norm(z)
+        z = self.norm(z.to(self.classifier.weight.dtype))
         z = z.relu().mean(dim=(2, 3)) if self.relu_first else z.mean(dim=(2, 3)).relu()
         return self.classifier(z)
 
@@ -166,7 +174,7 @@ class IRevNet(nn.Module):
             ValueError: In training mode, whose batch statistics an inverse cannot know.
         """
         *_, first = self.inverse_path(z)
-        return self._merge(first)
+        return self._merge(first).to(self.classifier.weight.dtype)
 
     def inverse_path(self, z: Tensor) -> Iterator[Tensor]:
         """What `path` yields, found from its end, last first.
@@ -190,20 +198,21 @@ class IRevNet(nn.Module):
             x = x[:, torch.arange(2 * self.width, device=x.device) % self.channels]
         elif missing:
             x = F.pad(x, (0, 0, 0, 0, 0, missing))
-        return _halves(x)
+        return _halves(_on_grid(x) if self.exact else x)
 
     def _merge(self, x: Tensor) -> Tensor:
         """The image in what enters the first block: of copies their mean, which is the pseudo-inverse."""
-        parts = x.split(self.channels, dim=1) if self.added == "copies" else (x[:, : self.channels],)
-        total = sum(F.pad(p, (0, 0, 0, 0, 0, self.channels - p.shape[1])) for p in parts)
-        count = torch.arange(2 * self.width if self.added == "copies" else self.channels) % self.channels
-        n = torch.bincount(count, minlength=self.channels).to(x)
-        return _to_pixels(total / n[:, None, None], self.downsampling)
+        if self.added == "zeros":
+            return _to_pixels(x[:, : self.channels], self.downsampling)
+        means = [x[:, c :: self.channels].mean(dim=1) for c in range(self.channels)]
+        return _to_pixels(torch.stack(means, dim=1), self.downsampling)
 
 
 def _check(image_shape, classes, blocks, strides, kernels, downsampling, epsilon, added) -> None:
     if len(image_shape) != 3 or min(*image_shape, classes, downsampling, *blocks, *strides) < 1:
-        raise ValueError(f"counts must be at least 1, image_shape three of them; got {image_shape}, {blocks}, {strides}")
+        raise ValueError(
+            f"counts must be at least 1, image_shape three of them; got {image_shape}, {blocks}, {strides}"
+        )
     if len(blocks) != len(strides):
         raise ValueError(f"blocks and strides must be of one length, got {blocks} and {strides}")
     if len(kernels) != 3 or any(k < 1 or k % 2 == 0 for k in kernels):
@@ -222,9 +231,9 @@ def _check(image_shape, classes, blocks, strides, kernels, downsampling, epsilon
 class _Block(nn.Module):
     """(x1, x2) -> (S x2, S x1 + F(x2)) with ``width`` channels in each stream."""
 
-    def __init__(self, width: int, stride: int, kernels: Sequence[int], epsilon: float, *, first: bool):
+    def __init__(self, width: int, stride: int, kernels: Sequence[int], epsilon: float, exact: bool, *, first: bool):
         super().__init__()
-        self.stride, out = stride, width * stride**2
+        self.stride, self.exact, out = stride, exact, width * stride**2
         channels = [width, max(1, out // 4), max(1, out // 4), out]
         strided = next((i for i, kernel in enumerate(kernels) if kernel > 1), None)
         self.residual = nn.Sequential()
@@ -235,18 +244,22 @@ class _Block(nn.Module):
             self.residual.append(nn.Conv2d(*channels[i : i + 2], kernel, step, kernel // 2, bias=False))
 
     def forward(self, x1: Tensor, x2: Tensor) -> Streams:
-        return _to_channels(x2, self.stride), _to_channels(x1, self.stride) + self.residual(x2)
+        return _to_channels(x2, self.stride), _to_channels(x1, self.stride) + self.change(x2)
 
     def inverse(self, y1: Tensor, y2: Tensor) -> Streams:
         x2 = _to_pixels(y1, self.stride)
-        return _to_pixels(y2 - self.residual(x2), self.stride), x2
+        return _to_pixels(y2 - self.change(x2), self.stride), x2
+
+    def change(self, x2: Tensor) -> Tensor:
+        """F(x2), on the grid if streams are exact."""
+        return _on_grid(self.residual(x2.to(self.residual[-1].weight.dtype))) if self.exact else self.residual(x2)
 
     def back(self, y: Streams, gradients: Streams) -> tuple[Streams, Streams, dict[nn.Parameter, Tensor]]:
         """From outputs and their gradients: inputs, their gradients, and those of the parameters."""
         x2 = _to_pixels(y[0], self.stride).detach().requires_grad_()
         parameters = [p for p in self.parameters() if p.requires_grad]
         with torch.enable_grad(), _kept_statistics(self):
-            f = self.residual(x2)
+            f = self.change(x2)
         through, *own = torch.autograd.grad(f, [x2, *parameters], gradients[1].to(f.dtype))
         x1 = _to_pixels(y[1] - f.detach(), self.stride)
         inputs = _to_pixels(gradients[1], self.stride), _to_pixels(gradients[0], self.stride) + through
@@ -295,8 +308,14 @@ def _kept_statistics(model: nn.Module):
             norm.track_running_stats = True
 
 
+def _on_grid(x: Tensor) -> Tensor:
+    """The nearest multiples of 2^-32, as float64; sums of such numbers are exact up to 2^20."""
+    return (x.double() + _GRID) - _GRID
+
+
 def _halves(x: Tensor) -> Streams:
-    first, second = x.chunk(2, dim=1)
+    """Both streams, channels innermost in memory, as all that follows has them: another order could round otherwise."""
+    first, second = (half.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2) for half in x.chunk(2, dim=1))
     return first, second
 
 
