@@ -1,18 +1,16 @@
 """i-RevNets: classifiers that can be run backwards, with a training step that stores no activations."""
 
-import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spatialkit.models.reversible import Block, Streams, halves, on_grid, recomputed, to_channels, to_pixels
+
 __all__ = ["IRevNet", "irevnet_imagenet"]
-
-Streams = tuple[Tensor, Tensor]
-
-_GRID = 1.5 * 2.0**20  # a float64 near it is a multiple of 2^-32
 
 
 def irevnet_imagenet(architecture: str, *, kernels: Sequence[int] = (1, 3, 1), **options) -> "IRevNet":
@@ -121,7 +119,7 @@ class IRevNet(nn.Module):
             torch.manual_seed(seed)
             for count, first in zip(blocks, strides, strict=True):
                 for stride in [first] + [1] * (count - 1):
-                    self.blocks.append(_Block(width, stride, kernels, epsilon, exact, first=not self.blocks))
+                    self.blocks.append(Block(width, stride, kernels, epsilon, exact, first=not self.blocks))
                     width *= stride**2
             self.norm = nn.BatchNorm2d(2 * width, eps=epsilon)
             self.classifier = nn.Linear(2 * width, classes)
@@ -145,13 +143,12 @@ class IRevNet(nn.Module):
         the gradients have the bits of a stored pass. Without, inputs come back with round-off, and a ReLU whose input
         changes its sign changes a gradient by far more.
         """
-        x1, x2 = self._split(images)
         if self.recompute and torch.is_grad_enabled():
-            parameters = [p for p in self.blocks.parameters() if p.requires_grad]
-            return torch.cat(_Recomputed.apply(self.blocks, x1, x2, *parameters), dim=1)
+            return torch.cat(recomputed(self.blocks, self._split(images)), dim=1)
+        streams = self._split(images)
         for block in self.blocks:
-            x1, x2 = block(x1, x2)
-        return torch.cat((x1, x2), dim=1)
+            streams = block(*streams)
+        return torch.cat(streams, dim=1)
 
     def classify(self, z: Tensor) -> Tensor:
         """Logits, N x classes, of representations."""
@@ -173,8 +170,9 @@ class IRevNet(nn.Module):
         Raises:
             ValueError: In training mode, whose batch statistics an inverse cannot know.
         """
-        *_, first = self.inverse_path(z)
-        return self._merge(first).to(self.classifier.weight.dtype)
+        for x in self.inverse_path(z):  # noqa: B007, its last is what entered the first block
+            pass
+        return self._merge(x).to(self.classifier.weight.dtype)
 
     def inverse_path(self, z: Tensor) -> Iterator[Tensor]:
         """What `path` yields, found from its end, last first.
@@ -184,28 +182,28 @@ class IRevNet(nn.Module):
         """
         if self.training:
             raise ValueError("an inverse needs the running statistics: call eval() on the network first")
-        streams = _halves(z)
+        streams = halves(z)
         yield z
         for block in reversed(self.blocks):
-            streams = block.inverse(*streams)
+            streams = cast(Block, block).inverse(*streams)
             yield torch.cat(streams, dim=1)
 
     def _split(self, images: Tensor) -> Streams:
         if images.shape[1:] != self.image_shape:
             raise ValueError(f"images must be N x {' x '.join(map(str, self.image_shape))}, got {tuple(images.shape)}")
-        x, missing = _to_channels(images, self.downsampling), 2 * self.width - self.channels
+        x, missing = to_channels(images, self.downsampling), 2 * self.width - self.channels
         if self.added == "copies" and missing:
             x = x[:, torch.arange(2 * self.width, device=x.device) % self.channels]
         elif missing:
             x = F.pad(x, (0, 0, 0, 0, 0, missing))
-        return _halves(_on_grid(x) if self.exact else x)
+        return halves(on_grid(x) if self.exact else x)
 
     def _merge(self, x: Tensor) -> Tensor:
         """The image in what enters the first block: of copies their mean, which is the pseudo-inverse."""
         if self.added == "zeros":
-            return _to_pixels(x[:, : self.channels], self.downsampling)
+            return to_pixels(x[:, : self.channels], self.downsampling)
         means = [x[:, c :: self.channels].mean(dim=1) for c in range(self.channels)]
-        return _to_pixels(torch.stack(means, dim=1), self.downsampling)
+        return to_pixels(torch.stack(means, dim=1), self.downsampling)
 
 
 def _check(image_shape, classes, blocks, strides, kernels, downsampling, epsilon, added) -> None:
@@ -226,112 +224,3 @@ def _check(image_shape, classes, blocks, strides, kernels, downsampling, epsilon
         raise ValueError(f"epsilon must be positive, got {epsilon}")
     if added not in ("zeros", "copies"):
         raise ValueError(f"added must be 'zeros' or 'copies', got {added!r}")
-
-
-class _Block(nn.Module):
-    """(x1, x2) -> (S x2, S x1 + F(x2)) with ``width`` channels in each stream."""
-
-    def __init__(self, width: int, stride: int, kernels: Sequence[int], epsilon: float, exact: bool, *, first: bool):
-        super().__init__()
-        self.stride, self.exact, out = stride, exact, width * stride**2
-        channels = [width, max(1, out // 4), max(1, out // 4), out]
-        strided = next((i for i, kernel in enumerate(kernels) if kernel > 1), None)
-        self.residual = nn.Sequential()
-        for i, kernel in enumerate(kernels):
-            if not (first and i == 0):
-                self.residual.extend([nn.BatchNorm2d(channels[i], eps=epsilon), nn.ReLU()])
-            step = stride if i == strided else 1
-            self.residual.append(nn.Conv2d(*channels[i : i + 2], kernel, step, kernel // 2, bias=False))
-
-    def forward(self, x1: Tensor, x2: Tensor) -> Streams:
-        return _to_channels(x2, self.stride), _to_channels(x1, self.stride) + self.change(x2)
-
-    def inverse(self, y1: Tensor, y2: Tensor) -> Streams:
-        x2 = _to_pixels(y1, self.stride)
-        return _to_pixels(y2 - self.change(x2), self.stride), x2
-
-    def change(self, x2: Tensor) -> Tensor:
-        """F(x2), on the grid if streams are exact."""
-        return _on_grid(self.residual(x2.to(self.residual[-1].weight.dtype))) if self.exact else self.residual(x2)
-
-    def back(self, y: Streams, gradients: Streams) -> tuple[Streams, Streams, dict[nn.Parameter, Tensor]]:
-        """From outputs and their gradients: inputs, their gradients, and those of the parameters."""
-        x2 = _to_pixels(y[0], self.stride).detach().requires_grad_()
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        with torch.enable_grad(), _kept_statistics(self):
-            f = self.change(x2)
-        through, *own = torch.autograd.grad(f, [x2, *parameters], gradients[1].to(f.dtype))
-        x1 = _to_pixels(y[1] - f.detach(), self.stride)
-        inputs = _to_pixels(gradients[1], self.stride), _to_pixels(gradients[0], self.stride) + through
-        return (x1, x2.detach()), inputs, dict(zip(parameters, own, strict=True))
-
-
-class _Recomputed(torch.autograd.Function):
-    """A chain of blocks that keeps its output alone, and goes back through it block by block."""
-
-    @staticmethod
-    def forward(ctx, blocks, x1, x2, *parameters):
-        ctx.blocks, ctx.parameters = blocks, parameters
-        ctx.autocast = _autocast(x1.device.type)
-        for block in blocks:
-            x1, x2 = block(x1, x2)
-        ctx.save_for_backward(x1, x2)
-        return x1, x2
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, *gradients):
-        streams, own = ctx.saved_tensors, {}
-        with torch.autocast(**ctx.autocast):
-            for block in reversed(ctx.blocks):
-                streams, gradients, some = block.back(streams, gradients)
-                own |= some
-        return None, *gradients, *(own[p] for p in ctx.parameters)
-
-
-def _autocast(device: str) -> dict:
-    """What ``torch.autocast`` needs to be as it is now; without its cache, which could hold weights without gradients."""
-    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    return {"device_type": device, "enabled": enabled, "dtype": dtype, "cache_enabled": False}
-
-
-@contextlib.contextmanager
-def _kept_statistics(model: nn.Module):
-    """Normalisations use the statistics of the batch, if they did, and leave the running ones alone."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.training and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
-
-
-def _on_grid(x: Tensor) -> Tensor:
-    """The nearest multiples of 2^-32, as float64; sums of such numbers are exact up to 2^20."""
-    return (x.double() + _GRID) - _GRID
-
-
-def _halves(x: Tensor) -> Streams:
-    """Both streams, channels innermost in memory, as all that follows has them: another order could round otherwise."""
-    first, second = (half.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2) for half in x.chunk(2, dim=1))
-    return first, second
-
-
-def _to_channels(x: Tensor, s: int) -> Tensor:
-    """s x s pixels become s^2 times the channels: channel (s dy + dx) C + c is pixel (dy, dx) of channel c."""
-    if s == 1:
-        return x
-    N, C, H, W = x.shape
-    x = x.permute(0, 2, 3, 1).reshape(N, H // s, s, W // s, s, C)
-    return x.transpose(2, 3).reshape(N, H // s, W // s, s * s * C).permute(0, 3, 1, 2)
-
-
-def _to_pixels(x: Tensor, s: int) -> Tensor:
-    """The inverse of `_to_channels`."""
-    if s == 1:
-        return x
-    N, C, H, W = x.shape
-    x = x.permute(0, 2, 3, 1).reshape(N, H, W, s, s, C // s**2)
-    return x.transpose(2, 3).reshape(N, H * s, W * s, C // s**2).permute(0, 3, 1, 2)
