@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ def recomputed(blocks: nn.ModuleList, streams: Streams) -> Streams:
 
     It computes each block again, under the same autocast, without moving its running statistics a second time.
     """
-    return _Recomputed.apply(blocks, *streams, *(p for p in blocks.parameters() if p.requires_grad))
+    learned = [[p for p in block.parameters() if p.requires_grad] for block in blocks]
+    return _Recomputed.apply(blocks, learned, *streams, *chain.from_iterable(learned))
 
 
 class Block(nn.Module):
@@ -45,26 +47,29 @@ class Block(nn.Module):
 
     def change(self, x2: Tensor) -> Tensor:
         """F(x2), on the grid if streams are exact."""
-        return on_grid(self.residual(x2.to(next(self.parameters()).dtype))) if self.exact else self.residual(x2)
+        if not self.exact:
+            return self.residual(x2)
+        return on_grid(self.residual(x2.to(next(self.residual[-1].parameters()).dtype)))
 
-    def back(self, y: Streams, gradients: Streams) -> tuple[Streams, Streams, dict[nn.Parameter, Tensor]]:
-        """From outputs and their gradients: inputs, their gradients, and those of the parameters."""
+    def back(
+        self, y: Streams, gradients: Streams, learned: list[nn.Parameter]
+    ) -> tuple[Streams, Streams, list[Tensor]]:
+        """From outputs and their gradients: inputs, their gradients, and those of learned parameters."""
         x2 = to_pixels(y[0], self.stride).detach().requires_grad_()
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        with torch.enable_grad(), _kept_statistics(self):
+        with torch.enable_grad(), _kept_statistics(self.residual):
             f = self.change(x2)
-        through, *own = torch.autograd.grad(f, [x2, *parameters], gradients[1].to(f.dtype))
+        through, *own = torch.autograd.grad(f, [x2, *learned], gradients[1].to(f.dtype))
         x1 = to_pixels(y[1] - f.detach(), self.stride)
         inputs = to_pixels(gradients[1], self.stride), to_pixels(gradients[0], self.stride) + through
-        return (x1, x2.detach()), inputs, {p: _laid_out_as(p, g) for p, g in zip(parameters, own, strict=True)}
+        return (x1, x2.detach()), inputs, [_laid_out_as(p, g) for p, g in zip(learned, own, strict=True)]
 
 
 class _Recomputed(torch.autograd.Function):
     """A chain of blocks that keeps its output alone, and goes back through it block by block."""
 
     @staticmethod
-    def forward(ctx, blocks, x1, x2, *parameters):
-        ctx.blocks, ctx.parameters = blocks, parameters
+    def forward(ctx, blocks, learned, x1, x2, *parameters):
+        ctx.chain = list(zip(blocks, learned, strict=True))
         ctx.autocast = _autocast(x1.device.type)
         for block in blocks:
             x1, x2 = block(x1, x2)
@@ -74,12 +79,12 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *gradients):
-        streams, own = ctx.saved_tensors, {}
+        streams, own = ctx.saved_tensors, []
         with torch.autocast(**ctx.autocast):
-            for block in reversed(ctx.blocks):
-                streams, gradients, some = block.back(streams, gradients)
-                own |= some
-        return None, *gradients, *(own[p] for p in ctx.parameters)
+            for block, learned in reversed(ctx.chain):
+                streams, gradients, some = block.back(streams, gradients, learned)
+                own.append(some)
+        return None, None, *gradients, *chain.from_iterable(reversed(own))
 
 
 def _autocast(device: str) -> dict:
@@ -94,9 +99,9 @@ def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _kept_statistics(model: nn.Module):
+def _kept_statistics(layers: nn.Sequential):
     """Normalisations use the statistics of the batch, if they did, and leave the running ones alone."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.training and m.track_running_stats]
+    norms = [m for m in layers if isinstance(m, nn.BatchNorm2d) and m.training and m.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False
     try:
@@ -108,7 +113,7 @@ def _kept_statistics(model: nn.Module):
 
 def on_grid(x: Tensor) -> Tensor:
     """The nearest multiples of 2^-32, as float64; sums of such numbers are exact up to 2^20."""
-    return (x.double() + _GRID) - _GRID
+    return (x.double() + _GRID).sub_(_GRID)
 
 
 def halves(x: Tensor) -> Streams:
