@@ -5,6 +5,7 @@ from spatialkit.measure.calibration import calibrate
 from spatialkit.measure.calls import watching
 from spatialkit.measure.filters import frequency_content, laplacian_spectrum, total_variation, total_variation_of_each
 from spatialkit.measure.layers import layer_orderness
+from spatialkit.measure.memory import peak_bytes
 from spatialkit.measure.order import orderness, orderness_of_each, two_hop_means
 from spatialkit.measure.paired import paired_sensitivity
 from spatialkit.measure.perturbations import Deformation, Noise, Rotation, Translation, perturbed
@@ -29,6 +30,7 @@ __all__ = [
     "orderness",
     "orderness_of_each",
     "paired_sensitivity",
+    "peak_bytes",
     "perturbed",
     "sensitivity",
     "total_variation",

@@ -2,6 +2,7 @@
 
 from spatialkit.models.channels import shuffle_channels
 from spatialkit.models.circular import ACTIVATIONS, CircularCNN
+from spatialkit.models.irevnet import IRevNet, irevnet_imagenet
 from spatialkit.models.plain import PlainCNN
 from spatialkit.models.stn import STN, same_size
 from spatialkit.models.transformer import SpatialTransformer, affine_matrix, angle_scale_shift, compose, resample
@@ -15,6 +16,7 @@ __all__ = [
     "DOWNSAMPLINGS",
     "STN",
     "CircularCNN",
+    "IRevNet",
     "PlainCNN",
     "SpatialTransformer",
     "VGGStyle",
@@ -22,6 +24,7 @@ __all__ = [
     "angle_scale_shift",
     "build",
     "compose",
+    "irevnet_imagenet",
     "pretrained",
     "resample",
     "same_size",
