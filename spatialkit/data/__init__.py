@@ -1,5 +1,6 @@
 """Data: real image sets with checksums, small sets that need no file, block swapping, and synthetic tasks."""
 
+from spatialkit.data.berkeley import BoundaryImages, boundary_images
 from spatialkit.data.datasets import NAMES, Dataset, available, load, photographs
 from spatialkit.data.deformed import deformed_classes
 from spatialkit.data.fetch import DataMissing
@@ -21,6 +22,7 @@ __all__ = [
     "NAMES",
     "POSE",
     "TITLES",
+    "BoundaryImages",
     "DataMissing",
     "Dataset",
     "PointImages",
@@ -30,6 +32,7 @@ __all__ = [
     "all_pairs",
     "available",
     "block_swap",
+    "boundary_images",
     "deformed_classes",
     "imagenet_images",
     "in_pose",
