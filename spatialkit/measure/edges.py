@@ -9,11 +9,15 @@ then paired one to one, at most ``tolerance`` diagonals apart, as many as can be
 
 Numerators and denominators are sums over images.
 
-The number of pairs with one annotator is unique, but which pixels they hold is not, so that "paired with some annotator"
-needs a rule. The benchmark leaves it to its solver. Here (``union="largest"``) precision counts the pixels that can be
-paired with a pixel of any annotator, each used once: the most that largest pairings can confirm, because pixels that
-can be paired together stay so in some largest pairing. It does not depend on a solver or on the order of annotators.
-``union="any"`` takes what the solver happens to find, as the benchmark; the two show what the rule is worth.
+The number of pairs with one annotator is unique, but which pixels they hold is not, so that "paired with some
+annotator" needs a rule. The benchmark leaves it to its solver, and so does ``union="any"``: of each annotator's largest
+pairings the one that SciPy's maximum flow finds. ``union="largest"`` depends on no solver and on no order of annotators:
+precision then counts the pixels that can be paired with a pixel of any annotator, each used once. That is the most that
+largest pairings can confirm, because pixels that can be paired together stay so in some largest pairing.
+
+What the rule is worth, on the 200 test images: one annotator against the others has F .803 and .807. On crops of 160 px
+of gradient magnitudes the shortest of the largest pairings, which the benchmark's solver is after, confirms 60.8 % of
+predicted pixels, ``"any"`` 60.9 % and ``"largest"`` 61.9 %: the default is the one to compare with printed numbers.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from spatialkit.measure.ridges import ridges, thinned
 
 __all__ = ["Evaluation", "evaluate", "pairs"]
 
-_UNIONS = ("largest", "any")
+_UNIONS = ("any", "largest")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +122,7 @@ def evaluate(
     ground_truths: Sequence[Sequence[np.ndarray]],
     tolerance: float = 0.0075,
     thresholds: int = 99,
-    union: str = "largest",
+    union: str = "any",
     progress: bool = True,
 ) -> Evaluation:
     """Precision and recall of boundaries, by the rules above.
@@ -130,7 +134,7 @@ def evaluate(
             against itself precision is 1, and recall lacks what thinning took away.
         tolerance: Largest distance of a pair, in diagonals of the image (.0075: 4.3 px of 481 x 321).
         thresholds: Their number n: k / (n + 1), k = 1, ..., n, so that 1 means one half.
-        union: ``"largest"`` or ``"any"``; see above. The first takes about half as long again.
+        union: ``"any"`` or ``"largest"``; see above. The second takes about half as long again.
         progress: Whether to show a bar, one step per image.
 
     Raises:

@@ -136,7 +136,7 @@ def test_the_largest_response_to_a_pair_of_gradient_filters_is_the_magnitude():
     images = draw(1, 1, 12, 12)
     block = DynamicBlock(1, 1, pose="maximum", angles=90).double()
     with torch.no_grad():
-        block.weights.weight.copy_(torch.tensor([0.6, 0.8]).view(1, 2, 1, 1))
+        block.weights.weight.copy_(torch.tensor([0.6, 0.8], dtype=torch.float64).view(1, 2, 1, 1))
         block.weights.bias.zero_()
     magnitude = block.frame(images)[:, :, 0].norm(dim=2)
     ratio = block(images) / magnitude
