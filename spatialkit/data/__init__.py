@@ -5,6 +5,7 @@ from spatialkit.data.datasets import NAMES, Dataset, available, load, photograph
 from spatialkit.data.deformed import deformed_classes
 from spatialkit.data.fetch import DataMissing
 from spatialkit.data.imagenet import imagenet_images
+from spatialkit.data.oriented import BlobOutlines, oriented_textures, outline
 from spatialkit.data.posed import POSE, Poses, add_clutter, in_pose
 from spatialkit.data.scale_detection import (
     PointImages,
@@ -22,6 +23,7 @@ __all__ = [
     "NAMES",
     "POSE",
     "TITLES",
+    "BlobOutlines",
     "BoundaryImages",
     "DataMissing",
     "Dataset",
@@ -38,6 +40,8 @@ __all__ = [
     "in_pose",
     "load",
     "move_points",
+    "oriented_textures",
+    "outline",
     "pad_to_multiple",
     "photographs",
     "scale_detection",

@@ -11,11 +11,11 @@ Numerators and denominators are sums over images.
 
 The number of pairs with one annotator is unique, but which pixels they hold is not, so that "paired with some
 annotator" needs a rule. The benchmark leaves it to its solver, and so does ``union="any"``: of each annotator's largest
-pairings the one that SciPy's maximum flow finds. ``union="largest"`` depends on no solver and on no order of annotators:
-precision then counts the pixels that can be paired with a pixel of any annotator, each used once. That is the most that
-largest pairings can confirm, because pixels that can be paired together stay so in some largest pairing.
+pairings the one that SciPy's maximum flow finds. ``union="largest"`` depends on no solver and on no order of
+annotators: precision then counts the pixels that can be paired with a pixel of any annotator, each used once. That is
+the most that largest pairings can confirm, as pixels that can be paired together stay so in some largest pairing.
 
-What the rule is worth, on the 200 test images: one annotator against the others has F .803 and .807. On crops of 160 px
+What the rule is worth: one annotator against the others has F .803 and .807 on the 200 test images. On crops of 160 px
 of gradient magnitudes the shortest of the largest pairings, which the benchmark's solver is after, confirms 60.8 % of
 predicted pixels, ``"any"`` 60.9 % and ``"largest"`` 61.9 %: the default is the one to compare with printed numbers.
 """

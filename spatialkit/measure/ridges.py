@@ -18,8 +18,8 @@ def ridges(boundaries: np.ndarray) -> np.ndarray:
     """A soft boundary map without what is no ridge: non-maximum suppression.
 
     A value stays if the map, one pixel to either side across the ridge (bilinear), is at most 1.01 times as high; else
-    it becomes 0. Across is the direction of most negative second derivative of the map smoothed by a Gaussian of
-    2 px. Where all values are alike none is suppressed: a binary map comes back as it is.
+    it becomes 0. Across is the direction in which the map, smoothed by a Gaussian of 2 px, curves most, either way: that
+    holds on crests and on flanks. No value is higher than the largest, so a binary map comes back as it is.
 
     Args:
         boundaries: ``(H, W)``, float.
@@ -37,8 +37,9 @@ def ridges(boundaries: np.ndarray) -> np.ndarray:
     along_y, along_x = np.gradient(smooth)
     yy, yx = np.gradient(along_y)
     xx = np.gradient(along_x, axis=1)
-    least_negative = np.arctan2(2 * yx, xx - yy) / 2
-    step = np.stack([np.cos(least_negative), -np.sin(least_negative)])  # (dy, dx), a quarter turn away
+    upward = np.arctan2(2 * yx, xx - yy) / 2  # direction of the larger second derivative
+    across = np.where(xx + yy > 0, upward, upward + np.pi / 2)
+    step = np.stack([np.sin(across), np.cos(across)])  # (dy, dx)
     places = np.indices(height.shape)
     beside = [ndimage.map_coordinates(height, places + side * step, order=1, mode="nearest") for side in (1, -1)]
     return np.where(height * _TOLERANCE >= np.maximum(*beside), height, 0.0)
