@@ -1,6 +1,7 @@
 """Data: real image sets with checksums, small sets that need no file, block swapping, and synthetic tasks."""
 
 from spatialkit.data.berkeley import BoundaryImages, boundary_images
+from spatialkit.data.brodatz import brodatz_textures
 from spatialkit.data.datasets import NAMES, Dataset, available, load, photographs
 from spatialkit.data.deformed import deformed_classes
 from spatialkit.data.fetch import DataMissing
@@ -35,6 +36,7 @@ __all__ = [
     "available",
     "block_swap",
     "boundary_images",
+    "brodatz_textures",
     "deformed_classes",
     "imagenet_images",
     "in_pose",

@@ -78,7 +78,9 @@ def boundary_images(
 
 @functools.lru_cache(maxsize=4)
 def _read(split: str, n: int | None, folders: tuple[Path, ...]) -> BoundaryImages:
-    maps, archive = (_checked(file, folders) for file in (f"BSDS500/boundaries_{split}.npz", _IMAGES))
+    maps, archive = (
+        files.required(file, _SUMS[file], folders) for file in (f"BSDS500/boundaries_{split}.npz", _IMAGES)
+    )
     with np.load(io.BytesIO(maps), allow_pickle=False) as stored, zipfile.ZipFile(io.BytesIO(archive)) as packed:
         names = tuple(str(name) for name in stored["ids"])
         if n is not None and n > len(names):
@@ -95,16 +97,6 @@ def _read(split: str, n: int | None, folders: tuple[Path, ...]) -> BoundaryImage
     return BoundaryImages(
         images, annotations, names, split, hashlib.sha256(maps + archive).hexdigest(), digest.hexdigest()
     )
-
-
-def _checked(file: str, folders: tuple[Path, ...]) -> bytes:
-    folder = next((folder for folder in folders if files.find(folder, file)), None)
-    if folder is None:
-        raise fetch.DataMissing(
-            f"{file} is not in {' or '.join(map(str, folders))}. Set SPATIALKIT_DATA to a folder that holds it; there "
-            "is no download"
-        )
-    return files.read_checked(folder, file, _SUMS[file])
 
 
 def _pixels(jpeg: bytes) -> Tensor:

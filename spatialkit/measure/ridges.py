@@ -18,7 +18,7 @@ def ridges(boundaries: np.ndarray) -> np.ndarray:
     """A soft boundary map without what is no ridge: non-maximum suppression.
 
     A value stays if the map, one pixel to either side across the ridge (bilinear), is at most 1.01 times as high; else
-    it becomes 0. Across is the direction in which the map, smoothed by a Gaussian of 2 px, curves most, either way: that
+    it becomes 0. Across is the direction in which the map, smoothed by a Gaussian of 2 px, curves most either way: that
     holds on crests and on flanks. No value is higher than the largest, so a binary map comes back as it is.
 
     Args:

@@ -102,7 +102,7 @@ class SteerableFrame(nn.Module):
         ValueError: If orders repeat or are out of range, a width is under 0.5 px, or there are no two nodes.
     """
 
-    kernels: Tensor
+    kernels: Tensor  # float64, so that a block in float64 is exact; used in the precision of the images
 
     def __init__(self, orders: Sequence[int] = (1,), sigma: float | tuple[float, float] = 1.0, nodes: int = 3):
         super().__init__()
@@ -116,9 +116,7 @@ class SteerableFrame(nn.Module):
         self.atoms = [(n - i, i) for n in orders for i in range(n + 1)]  # (dx, dy)
         size = 2 * math.ceil(_REACH * high) + 1
         kernels = torch.stack([gaussian_atoms(self.atoms, width, size) for width in self.sigmas])
-        self.register_buffer(
-            "kernels", kernels.flatten(0, 1)[:, None], persistent=False
-        )  # (S K, 1, size, size), float64
+        self.register_buffer("kernels", kernels.flatten(0, 1)[:, None], persistent=False)  # (S K, 1, size, size)
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> ``(N, C, S, K, H, W)``: S widths, K atoms."""
@@ -129,24 +127,34 @@ class SteerableFrame(nn.Module):
 
     def turned(self, responses: Tensor, pose: Pose) -> Tensor:
         """Responses ``(N, C, S, K, H, W)`` of the filters in their pose, ``(N, C, K, H, W)``."""
-        if pose.sigma is None:
-            at_scale = responses[:, :, 0]
-        else:
+        scaled = responses[:, :, 0]
+        if pose.sigma is not None:
             weights = interpolation_weights(pose.sigma, self.sigmas)
-            at_scale = sum(w[:, :, None] * responses[:, :, j] for j, w in enumerate(weights))
-        rows, start, entry = [], 0, 0
-        for n in self.orders:
-            block = at_scale[:, :, start : start + n + 1].unbind(2)
-            if pose.angle is not None:
-                matrix = steering_functions(n, pose.angle)
-            elif pose.free is not None:
-                entries = pose.free[:, :, entry : entry + (n + 1) ** 2].unbind(2)
-                matrix = [list(entries[i * (n + 1) : (i + 1) * (n + 1)]) for i in range(n + 1)]
-            else:
-                matrix = None
-            rows += block if matrix is None else [sum(f * y for f, y in zip(row, block, strict=True)) for row in matrix]
-            start, entry = start + n + 1, entry + (n + 1) ** 2
+            scaled = _weighted([weight[:, :, None] for weight in weights], responses.unbind(2))
+        if pose.angle is None and pose.free is None:
+            return scaled
+        blocks = scaled.split([n + 1 for n in self.orders], dim=2)
+        rows = [
+            _weighted(row, block.unbind(2))
+            for matrix, block in zip(self._matrices(pose), blocks, strict=True)
+            for row in matrix
+        ]
         return torch.stack(rows, dim=2)
+
+    def _matrices(self, pose: Pose) -> list[Sequence[Sequence[Tensor]]]:
+        """F, one matrix of maps for each total order."""
+        if pose.angle is not None:
+            return [steering_functions(n, pose.angle) for n in self.orders]
+        assert pose.free is not None
+        parts = pose.free.split([(n + 1) ** 2 for n in self.orders], dim=2)
+        return [[row.unbind(2) for row in part.split(n + 1, dim=2)] for n, part in zip(self.orders, parts, strict=True)]
+
+
+def _weighted(weights: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
+    total = weights[0] * parts[0]
+    for weight, part in zip(weights[1:], parts[1:], strict=True):
+        total = total + weight * part
+    return total
 
 
 def _chebyshev(low: float, high: float, n: int) -> tuple[float, ...]:
