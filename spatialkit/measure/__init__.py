@@ -1,5 +1,6 @@
 """Measures of the spatial information that images, feature maps and kernels hold, and of how networks respond."""
 
+from spatialkit.measure import edges
 from spatialkit.measure.alignment import Alignment, alignment_residual, best_alignment, layer_alignment
 from spatialkit.measure.calibration import calibrate
 from spatialkit.measure.calls import watching
@@ -22,6 +23,7 @@ __all__ = [
     "best_alignment",
     "calibrate",
     "central_diagonal_orderness",
+    "edges",
     "frequency_content",
     "laplacian_spectrum",
     "layer_alignment",
