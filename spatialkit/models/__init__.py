@@ -2,8 +2,8 @@
 
 from spatialkit.models.channels import shuffle_channels
 from spatialkit.models.circular import ACTIVATIONS, CircularCNN
-from spatialkit.models.irevnet import IRevNet, irevnet_imagenet
 from spatialkit.models.dynamic import DynamicBlock, Pose, SteerableFrame
+from spatialkit.models.irevnet import IRevNet, irevnet_imagenet
 from spatialkit.models.plain import PlainCNN
 from spatialkit.models.stn import STN, same_size
 from spatialkit.models.transformer import SpatialTransformer, affine_matrix, angle_scale_shift, compose, resample
@@ -17,8 +17,8 @@ __all__ = [
     "DOWNSAMPLINGS",
     "STN",
     "CircularCNN",
-    "IRevNet",
     "DynamicBlock",
+    "IRevNet",
     "PlainCNN",
     "Pose",
     "SpatialTransformer",
