@@ -32,7 +32,7 @@ from spatialkit.lab.store import Store, atomic_write
 __all__ = ["LARGEST", "compare", "verify"]
 
 LARGEST = 1e-5  # difference, relative to the column's largest value, that a reason may excuse
-_TRAINS = ("spatialkit.train", "spatialkit.train.hinge", "spatialkit.train.kept")
+_TRAINS = ("spatialkit.train.gradients", "spatialkit.train.hinge", "spatialkit.train.kept")
 _KEEP_NETWORKS = ("spatialkit.train.kept", "spatialkit.train.classes", "spatialkit.train.scales")
 _SEARCHED = 60  # commits
 
