@@ -20,11 +20,14 @@ _HARMONICS = np.arange(2, 6)  # of a blob's radius round its centre
 class BlobOutlines:
     """Random blobs on a background, and which pixels are their outline.
 
-    - Case I: blobs are 1, the background 0; the size of the gradient solves it.
+    - Case I: blobs are 1, the background 0.
     - Case II: blobs and background are filled with two different textures, as these are: they may differ in mean and
       contrast, but have edges of their own.
     - Case III: the same, with the grey values of each cut-out replaced by their ranks, so that both have the same
       histogram (uniform from 0 to 1), and only the pattern tells them apart.
+
+    The size of the gradient (sigma 1 px) has an average precision of .997 in case I, .09 (synthesised textures) and .14
+    (Brodatz's, means of 4 x 4) in II, and .07 and .09 in III, where chance is .067.
 
     Image i depends on the seed and i alone; its blobs are the same in all cases and whatever the textures.
 
@@ -125,7 +128,9 @@ class BlobOutlines:
 
 
 def outline(inside: Tensor) -> Tensor:
-    """Pixels inside with one of the four neighbours outside; the frame of the image is no outline.
+    """Pixels of which one of the four neighbours is on the other side: two pixels wide, one inside and one outside.
+
+    Both sides count, as the size of a gradient cannot tell them apart. The frame of the image is no outline.
 
     Args:
         inside: ``(..., H, W)``, bool.
@@ -134,11 +139,12 @@ def outline(inside: Tensor) -> Tensor:
         The same shape, bool.
     """
     edge = torch.zeros_like(inside)
-    edge[..., 1:, :] |= ~inside[..., :-1, :]
-    edge[..., :-1, :] |= ~inside[..., 1:, :]
-    edge[..., :, 1:] |= ~inside[..., :, :-1]
-    edge[..., :, :-1] |= ~inside[..., :, 1:]
-    return inside & edge
+    down, right = inside[..., 1:, :] != inside[..., :-1, :], inside[..., 1:] != inside[..., :-1]
+    edge[..., 1:, :] |= down
+    edge[..., :-1, :] |= down
+    edge[..., 1:] |= right
+    edge[..., :-1] |= right
+    return edge
 
 
 def oriented_textures(n: int, side: int = 128, seed: int = 0) -> Tensor:

@@ -221,16 +221,13 @@ def test_pairs_refuses_other_shapes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("union, f", [("any", 0.803), ("largest", 0.807)])
+@pytest.mark.parametrize("union, f", [("any", 0.8005), ("largest", 0.8033)])
 def test_one_annotator_agrees_with_the_others_as_published(union, f):
-    """F = .80 on the 200 test images (Arbelaez et al. 2011); here each annotator in turn."""
+    """F = .80 on the 200 test images (Arbelaez et al. 2011); here the first annotator of each against the others."""
     try:
         images = data.boundary_images("test")
     except data.DataMissing as missing:
         pytest.skip(str(missing))
-    turns = [(maps.numpy(), k) for maps in images.annotations for k in range(len(maps))]
-    found = edges.evaluate(
-        [maps[k].astype(float) for maps, k in turns], [np.delete(maps, k, axis=0) for maps, k in turns],
-        thresholds=1, union=union, progress=False,
-    )  # fmt: skip
+    maps = [one.numpy() for one in images.annotations]
+    found = edges.evaluate([m[0].astype(float) for m in maps], [m[1:] for m in maps], 0.0075, 1, union, progress=False)
     assert found.ods == pytest.approx(0.80, abs=0.01) and found.ods == pytest.approx(f, abs=5e-4)
