@@ -123,6 +123,7 @@ def train_one(optimizer, schedule, pause):
     return {"bits": bits(model).numpy().tobytes().hex(), "history": history.to_json()}
 
 config = {"optimizer": sys.argv[1], "schedule": sys.argv[2] == "1", "pause": float(sys.argv[3])}
+lab.begin("laptop")
 table = lab.sweep(train_one, [config], executor=lab.Serial())
 print(table["bits"][0], table["history"][0])
 """
