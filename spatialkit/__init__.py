@@ -18,7 +18,8 @@ _FACE = {
     "data": ("block_swap", "load"),
     "deform": ("Diffeomorphism", "ThinPlateSpline", "warp"),
     "measure": ("calibrate", "layer_orderness", "orderness", "sensitivity", "total_variation"),
-    "models": ("build", "pretrained"),
+    "models": ("BasisConv2d", "IRevNet", "build", "irevnet_imagenet", "pretrained"),
+    "theory": ("gaussian_derivatives",),
     "train": ("classification", "fit", "trained"),
 }
 _PLACES = {name: room for room, names in _FACE.items() for name in names}

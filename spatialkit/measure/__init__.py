@@ -1,10 +1,12 @@
 """Measures of the spatial information that images, feature maps and kernels hold, and of how networks respond."""
 
+from spatialkit.measure import edges
 from spatialkit.measure.alignment import Alignment, alignment_residual, best_alignment, layer_alignment
 from spatialkit.measure.calibration import calibrate
 from spatialkit.measure.calls import watching
 from spatialkit.measure.filters import frequency_content, laplacian_spectrum, total_variation, total_variation_of_each
 from spatialkit.measure.layers import layer_orderness
+from spatialkit.measure.memory import peak_bytes
 from spatialkit.measure.order import orderness, orderness_of_each, two_hop_means
 from spatialkit.measure.paired import paired_sensitivity
 from spatialkit.measure.perturbations import Deformation, Noise, Rotation, Translation, perturbed
@@ -21,6 +23,7 @@ __all__ = [
     "best_alignment",
     "calibrate",
     "central_diagonal_orderness",
+    "edges",
     "frequency_content",
     "laplacian_spectrum",
     "layer_alignment",
@@ -29,6 +32,7 @@ __all__ = [
     "orderness",
     "orderness_of_each",
     "paired_sensitivity",
+    "peak_bytes",
     "perturbed",
     "sensitivity",
     "total_variation",

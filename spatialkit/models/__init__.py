@@ -2,6 +2,8 @@
 
 from spatialkit.models.channels import shuffle_channels
 from spatialkit.models.circular import ACTIVATIONS, CircularCNN
+from spatialkit.models.dynamic import DynamicBlock, Pose, SteerableFrame
+from spatialkit.models.irevnet import IRevNet, irevnet_imagenet
 from spatialkit.models.plain import PlainCNN
 from spatialkit.models.stn import STN, same_size
 from spatialkit.models.transformer import SpatialTransformer, affine_matrix, angle_scale_shift, compose, resample
@@ -15,13 +17,18 @@ __all__ = [
     "DOWNSAMPLINGS",
     "STN",
     "CircularCNN",
+    "DynamicBlock",
+    "IRevNet",
     "PlainCNN",
+    "Pose",
     "SpatialTransformer",
+    "SteerableFrame",
     "VGGStyle",
     "affine_matrix",
     "angle_scale_shift",
     "build",
     "compose",
+    "irevnet_imagenet",
     "pretrained",
     "resample",
     "same_size",

@@ -122,6 +122,7 @@ def train_one(optimizer, schedule, pause):
                   schedule=one_cycle if schedule else None)
     return {"bits": bits(model).numpy().tobytes().hex(), "history": history.to_json()}
 
+lab.begin("laptop")
 config = {"optimizer": sys.argv[1], "schedule": sys.argv[2] == "1", "pause": float(sys.argv[3])}
 lab.begin("laptop")
 table = lab.sweep(train_one, [config], executor=lab.Serial())

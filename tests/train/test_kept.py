@@ -1,5 +1,6 @@
 """Trained networks: trained once, kept whole, the same whoever asks and whatever interrupts."""
 
+import math
 import threading
 from functools import partial
 
@@ -7,26 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from spatialkit import train
+from spatialkit.lab import context
 from spatialkit.lab.fingerprint import fingerprint_of_module
 from spatialkit.models import build
-from spatialkit.train import Problem, classification, scale_task
+from spatialkit.train import Problem, classification, loop, scale_task, trained
 from spatialkit.train import kept as module
-from spatialkit.train.kept import RECIPES, trained
 
 SMALL = {"epochs": 3, "width": 1 / 8, "batch": 16, "learning_rate": 0.02}
 
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
-    """An empty output folder; bits are promised for one thread."""
+    """An empty output folder."""
     monkeypatch.setenv("SPATIALKIT_OUT", str(tmp_path))
-    monkeypatch.delenv("SPATIALKIT_FRESH", raising=False)
     fingerprint_of_module(module.__name__)  # remembered, before a test replaces what the module calls
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -47,6 +42,29 @@ def no_training(monkeypatch):
 @pytest.fixture(scope="module")
 def problem():
     return classification("photographs", n_train=48, n_validation=24, n_test=30)
+
+
+COUNTS = [2]
+
+
+def perceptron(image_shape, outputs, *, width, seed):
+    """A network of one's own, that leaves its weights to torch's own generator."""
+    units = round(80 * width)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(math.prod(image_shape), units), nn.Dropout(0.1), nn.ReLU(), nn.Linear(units, outputs)
+    )
+
+
+def reads_a_variable(image_shape, outputs, *, width, seed):
+    return nn.Linear(COUNTS[0], outputs)
+
+
+def no_network(image_shape, outputs, *, width, seed):
+    return "lenet"
+
+
+def of_three_outputs(image_shape, outputs, *, width, seed):
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), 3))
 
 
 def files(folder, kind="*"):
@@ -135,6 +153,7 @@ OTHERS = [
     {"learning_rate": 0.03},
     {"learning_rate": None},
     {"recipe": "source"},
+    {"precision": "bfloat16"},
 ]
 
 
@@ -159,9 +178,54 @@ def test_equal_arguments_are_one_network(problem, folder, no_training):
     assert len(files(folder, "*.safetensors")) == 1
 
 
+def test_a_function_makes_a_network_and_its_code_counts(problem, folder, no_training, monkeypatch):
+    torch.manual_seed(1)
+    first = trained(perceptron, problem, **SMALL)
+    other = trained(perceptron, problem, **(SMALL | {"seed": 1}))
+    assert not torch.equal(first.model[1].weight, other.model[1].weight)
+    torch.manual_seed(2)  # no part of it
+    monkeypatch.setenv("SPATIALKIT_FRESH", "9999-01-01T00:00:00+00:00")
+    assert same(trained(perceptron, problem, **SMALL), first)
+    monkeypatch.delenv("SPATIALKIT_FRESH")
+    assert [name.split("-")[0] for name in files(folder, "*.safetensors")] == ["perceptron"] * 2
+    no_training()
+    assert same(trained(perceptron, problem, **SMALL), first)
+    monkeypatch.setattr(module, "fingerprint", lambda _: "0" * 12)  # the same name, other code
+    with pytest.raises(AssertionError, match="trained anew"):
+        trained(perceptron, problem, **SMALL)
+
+
+def test_a_function_trains_by_sgd_and_the_zoo_s_fully_connected_networks_by_adam(problem, monkeypatch):
+    asked = []
+    options = lambda self, connected, rate: asked.append(connected) or {"epochs": 0}  # noqa: E731
+    monkeypatch.setattr(module.RECIPES["fast"].__class__, "options", options)
+    monkeypatch.setattr(module, "_train", lambda model, *_, **__: {"weights": model.state_dict(), "history": []})
+
+    def fc_of_ones_own(image_shape, outputs, *, width, seed):
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, outputs))
+
+    for network in ("fc2", "lenet", perceptron, fc_of_ones_own):
+        trained(network, problem, **SMALL)
+    assert asked == [True, False, False, False]
+
+
+def test_precision_is_noted_and_trains_another_network(problem, no_training):
+    with context.run_of("t", 1, {}, "c") as run:
+        single = trained("lenet", problem, **SMALL)
+        assert run.precisions == {"float32"}
+    with context.run_of("t", 1, {}, "c") as run:
+        half = trained("lenet", problem, **SMALL, precision="bfloat16")
+        no_training()
+        assert run.precisions == {"bfloat16"}
+    with context.run_of("t", 1, {}, "c") as run:
+        assert same(trained("lenet", problem, **SMALL, precision="bfloat16"), half)  # read, and noted as well
+        assert run.precisions == {"bfloat16"}
+    assert not same(single, half) and {p.dtype for p in half.model.parameters()} == {torch.float32}
+
+
 def interrupted(monkeypatch, at, falls=False):
     """Every epoch saves its state; validation number ``at`` raises, as Ctrl-C does; ``falls``: the last one is best."""
-    monkeypatch.setattr(train, "_CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1.0)
     real, calls = Problem.error, []
 
     def error(self, model, part="test"):
@@ -242,45 +306,6 @@ def test_fresh_trains_anew_what_was_made_before(problem, monkeypatch, no_trainin
     assert calls == [1]
 
 
-@pytest.mark.parametrize("recipe, rate, nesterov", [("source", 0.1, False), ("fast", 0.05, True)])
-def test_convolutional_networks_have_sgd_with_decay_of_weights_alone(recipe, rate, nesterov):
-    model = build("resnet18", (3, 32, 32), 10, width=1 / 16)
-    options = RECIPES[recipe].options("resnet18", None)
-    optimizer = options["optimizer"](model.parameters())
-    assert isinstance(optimizer, torch.optim.SGD)
-    decayed, rest = optimizer.param_groups
-    assert (decayed["weight_decay"], rest["weight_decay"]) == (5e-4, 0)
-    matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-    assert {id(p) for p in decayed["params"]} == matrices
-    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == set(map(id, model.parameters()))
-    for group in optimizer.param_groups:
-        assert (group["lr"], group["momentum"], group["nesterov"]) == (rate, 0.9, nesterov)
-    assert RECIPES[recipe].options("vgg11", 0.3)["optimizer"](model.parameters()).param_groups[1]["lr"] == 0.3
-
-
-def test_fully_connected_networks_have_adam():
-    parameters = [nn.Parameter(torch.zeros(2, 2))]
-    for recipe, constant in (("source", True), ("fast", False)):
-        options = RECIPES[recipe].options("fc4", None)
-        optimizer = options["optimizer"](parameters)
-        assert isinstance(optimizer, torch.optim.Adam)
-        assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.1, 0)
-        assert (options["schedule"] is None) == constant
-        assert RECIPES[recipe].options("fc4", 0.02)["optimizer"](parameters).defaults["lr"] == 0.02
-
-
-def test_the_source_s_schedule_is_half_a_cosine_to_zero():
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    schedule = RECIPES["source"].options("vgg11", None)["schedule"](optimizer, 8)
-    rates = []
-    for _ in range(9):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    expected = 0.05 * (1 + torch.cos(torch.pi * torch.arange(9, dtype=torch.float64) / 8))
-    assert rates == pytest.approx(expected.tolist(), abs=1e-12)
-
-
 def test_networks_of_one_output_learn_by_the_hinge_loss():
     scales = scale_task(size=8, xi=4.0, gap=1.0, n_train=60, n_validation=20, n_test=40)
     network = trained("fc2", scales, epochs=2, width=1 / 4, batch=20)
@@ -300,15 +325,32 @@ def test_learns_what_can_be_learnt():
     ({"learning_rate": 0.0}, r"learning_rate must be positive, got 0\.0"),
     ({"learning_rate": float("nan")}, "learning_rate must be positive"),
     ({"width": -1}, "width must be a positive number"),
-    ({"name": "vgg12"}, "name must be one of"),
+    ({"network": "vgg12"}, "name must be one of"),
     ({"epochs": 0}, "epochs and batch must be at least 1"),
     ({"batch": 0}, "epochs and batch must be at least 1"),
     ({"learning_rate": 1e15}, "lower the learning rate"),
+    ({"precision": "float16"}, "precision must be one of float32, bfloat16, got 'float16'"),
+    ({"network": lambda *_, **__: nn.Linear(1, 1)}, "a name of the zoo or a function defined by def"),
+    ({"network": nn.Flatten()}, r"a function defined by def, .*got Flatten"),
+    ({"network": partial(build, "lenet")}, "a function defined by def"),
+    ({"network": reads_a_variable}, "reads the notebook's variable 'COUNTS'"),
+    ({"network": no_network}, "of shape .1, 2. an image, got str"),
+    ({"network": of_three_outputs}, r"of shape .1, 2. an image, got .1, 3."),
 ])  # fmt: skip
 def test_refuses_bad_input(problem, folder, arguments, match):
     with pytest.raises(ValueError, match=match):
-        trained(**({"name": "lenet", "problem": problem} | SMALL | arguments))
+        trained(**({"network": "lenet", "problem": problem} | SMALL | arguments))
     assert files(folder, "*.safetensors") == []
+
+
+def test_a_closure_is_refused(problem):
+    units = 3
+
+    def enclosed(image_shape, outputs, *, width, seed):
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(units), nn.Linear(units, outputs))
+
+    with pytest.raises(ValueError, match="enclosed reads units of an enclosing function"):
+        trained(enclosed, problem, **SMALL)
 
 
 # What counts when code changes.
@@ -323,9 +365,9 @@ def test_a_network_made_by_other_code_is_trained_anew_unless_a_bridge_says_that_
     monkeypatch.setattr(ledger.places, "evidence", lambda: tmp_path)
     first = trained("lenet", problem, **SMALL)
     (path,) = folder.glob("*.safetensors")
-    tensors, note = load_checkpoint(path)
-    present = note["code"][module.__name__]
-    save_checkpoint(path, tensors, note | {"code": note["code"] | {module.__name__: "0" * 12}})
+    kept = load_checkpoint(path)
+    present = kept["code"][module.__name__]
+    save_checkpoint(path, kept | {"code": kept["code"] | {module.__name__: "0" * 12}})
     calls, real = [], module.fit
     monkeypatch.setattr(module, "fit", lambda *a, **k: calls.append(1) or real(*a, **k))
     line = {"task": "t", "old": "a", "new": "b", "equal": 4, "of": 4, "keys": ("k",), "shrunk": {}, "within": 0.0,
@@ -335,7 +377,7 @@ def test_a_network_made_by_other_code_is_trained_anew_unless_a_bridge_says_that_
     assert same(trained("lenet", problem, **SMALL), first) and not calls
     ledger.write([])
     assert same(trained("lenet", problem, **SMALL), first) and calls == [1]
-    assert load_checkpoint(path)[1]["code"] == note["code"]
+    assert load_checkpoint(path)["code"] == kept["code"]
 
 
 def test_a_damaged_network_is_set_aside_and_trained_anew(problem, folder):
