@@ -166,13 +166,13 @@ def main(words: list[str] | None = None) -> int:
     if internal is not None:
         return internal
     args = _parser().parse_args(words)
-    from spatialkit.commands.plan import usable_cores
+    from loky import cpu_count
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         base = (getattr(args, "base", None) or places.root()).resolve()
         _lend_a_home(base)
-        return _COMMANDS[args.command](args, base, getattr(args, "jobs", None) or usable_cores())
+        return _COMMANDS[args.command](args, base, getattr(args, "jobs", None) or cpu_count())
     except ValueError as error:
         print(f"{args.command}: {error}", file=sys.stderr)
         return 2

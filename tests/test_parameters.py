@@ -97,7 +97,7 @@ def test_a_notebook_adapts_to_other_parameters(number, tmp_path):
 def test_a_value_that_cannot_be_had_is_refused_in_a_sentence(number, changed, sentence, tmp_path, monkeypatch):
     # The rule stands in one of the first cells, so that nothing has been computed yet.
     monkeypatch.setenv("SPATIALKIT_OUT", str(tmp_path))
-    monkeypatch.setattr(profiles, "_current", profiles.current())
+    monkeypatch.setattr(profiles, "_begun", None)
     monkeypatch.setattr(builtins, "display", print, raising=False)
     plt.switch_backend("agg")
     namespace = {"__name__": f"notebook_{number}"}

@@ -14,7 +14,7 @@ from spatialkit import lab
 from spatialkit.claims.judging import VERDICTS
 from spatialkit.claims.rules import catalogue, entry
 from spatialkit.data.sets import TITLES
-from spatialkit.lab import Tables, places
+from spatialkit.lab import places
 
 __all__ = ["findings", "record", "scorecard"]
 
@@ -22,7 +22,7 @@ COLUMNS = "claim what ours low high paper verdict profile dataset device seeds f
 
 
 def record(
-    claim: str, rows: Sequence[dict], runs: Tables, *, found: str = "", figure: str | None = None
+    claim: str, rows: Sequence[dict], runs: lab.Tables, *, found: str = "", figure: str | None = None
 ) -> pd.DataFrame:
     """Put a claim on the scorecard, replacing what stood there, and return its rows to be shown.
 

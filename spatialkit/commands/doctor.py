@@ -9,7 +9,10 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from spatialkit.commands.plan import choose_profile, data_sets, select, usable_cores
+from loky import cpu_count
+
+from spatialkit.commands import report
+from spatialkit.commands.plan import choose_profile, data_sets, select
 from spatialkit.lab import settings
 
 __all__ = ["doctor"]
@@ -34,7 +37,7 @@ def _versions(names: tuple[str, ...]) -> None:
 
 def _python() -> None:
     _say("found", "python", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
-    _say("found", "cores", f"{usable_cores()} usable; OMP_NUM_THREADS {settings.threads()}")
+    _say("found", "cores", f"{cpu_count()} usable, {report.units()}; OMP_NUM_THREADS {settings.threads()}")
 
 
 def _device() -> None:

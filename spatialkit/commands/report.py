@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spatialkit import lab
 from spatialkit.commands.execute import Outcome
 
 if TYPE_CHECKING:
@@ -27,6 +28,17 @@ def _words(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"about {count(max(1, round(seconds / 60)), 'minute')}"
     return f"about {count(round(seconds / 3600), 'hour')}"
+
+
+def opening(records: list[dict], plan: Plan, n_notebooks: int) -> str:
+    """The first line of a run: profile and why, how much, how long, and on what kind of processor."""
+    takes = duration_words(records, plan, n_notebooks)
+    return f"profile {plan.profile} ({plan.reason}): {count(n_notebooks, 'notebook')}, {takes}; processor {units()}"
+
+
+def units() -> str:
+    """Whether training in bfloat16 pays here, in words."""
+    return f"with{'' if lab.matrix_units() else 'out'} matrix units for bfloat16"
 
 
 def duration_words(records: list[dict], plan: Plan, n_notebooks: int) -> str:

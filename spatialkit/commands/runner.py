@@ -164,9 +164,8 @@ def remove_leftovers(folder: Path) -> None:
 def figures(plan: Plan) -> int:
     """Run the plan and report. Exit status 0 when every notebook passed."""
     notebooks = select(plan.base, plan.only)
-    takes = report.duration_words(records_of(plan.base, plan.profile, notebooks), plan, len(notebooks))
-    what = report.count(len(notebooks), "notebook")
-    print(f"profile {plan.profile} ({plan.reason}): {what}, {takes}", flush=True)
+    made = records_of(plan.base, plan.profile, notebooks)
+    print(report.opening(made, plan, len(notebooks)), flush=True)
     check_writable(plan.build, plan.out / "results", plan.out / "figures")
     with alone(plan.base, plan.profile):
         remove_leftovers(plan.out)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spatialkit.data import embedded, fetch, files
 from spatialkit.data.sets import SETS, Copy
-from spatialkit.lab.seen import note
+from spatialkit.lab import note_loaded
 
 __all__ = ["NAMES", "Dataset", "available", "load", "photographs"]
 
@@ -65,7 +65,7 @@ def load(name: str, split: str = "train", root: str | os.PathLike | None = None)
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     with _one_at_a_time:  # threads that ask together share one copy
         dataset = _load(name, split, fetch.folders(root))
-    note(f"{name}/{split}", dataset.copy, dataset.sha256, dataset.content)
+    note_loaded(f"{name}/{split}", dataset.copy, dataset.sha256, dataset.content)
     return dataset
 
 
@@ -93,7 +93,7 @@ def photographs() -> dict[str, Tensor]:
     """The two whole photographs embedded in scikit-learn, each ``(3, H, W)`` uint8, by name."""
     arrays = embedded.whole_photographs()
     digest = _sha256([array.data for array in arrays])
-    note("photographs/whole", embedded.WORDS, digest, digest)
+    note_loaded("photographs/whole", embedded.WORDS, digest, digest)
     return {name: _tensor(array) for name, array in zip(embedded.PHOTOGRAPHS, arrays, strict=True)}
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from spatialkit.data import fetch
-from spatialkit.lab.seen import note
+from spatialkit.lab import note_loaded
 
 __all__ = ["imagenet_images"]
 
@@ -58,7 +58,7 @@ def imagenet_images(n: int | None = None, folder: str | os.PathLike | None = Non
         digest.update(content)
         images[i] = _evaluated(name, content, size)
     pixels = hashlib.sha256(images.numpy().data).hexdigest()
-    note("imagenet/images", copy, digest.hexdigest(), pixels)
+    note_loaded("imagenet/images", copy, digest.hexdigest(), pixels)
     mean, deviation = (torch.tensor(moment).view(3, 1, 1) for moment in (_MEAN, _DEVIATION))
     return images.sub_(mean).div_(deviation)
 

@@ -1,14 +1,14 @@
 """Origins: which runs the rows of a table come from. Tables stay plain; the session remembers what it swept."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 __all__ = ["Run", "Tables", "is_swept", "remember", "runs_behind"]
 
-Tables = pd.DataFrame | Sequence[pd.DataFrame]
+Tables: TypeAlias = pd.DataFrame | Sequence[pd.DataFrame]
 
 
 class Run(NamedTuple):

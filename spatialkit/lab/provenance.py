@@ -2,19 +2,13 @@
 
 import datetime
 import functools
-import platform
-import re
 import subprocess
 from collections import Counter
-from importlib import metadata
-from pathlib import Path
-
-import torch
 
 from spatialkit.lab import ledger, places
 from spatialkit.lab.origins import Tables, runs_behind
 
-__all__ = ["code_behind", "describe", "matrix_units", "now", "of_machine", "of_session", "processor", "summary"]
+__all__ = ["code_behind", "describe", "now", "of_session", "summary"]
 
 
 def now() -> str:
@@ -25,37 +19,6 @@ def now() -> str:
 def of_session(profile: str, code: str) -> dict:
     """What a sweep knows before its runs start."""
     return {"profile": profile, "code": code, "commit": commit(), "date": now()}
-
-
-def of_machine() -> dict:
-    """What the process that runs knows: device, processor, threads and versions."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    versions = {name: metadata.version(name) for name in ("torch", "numpy")}
-    threads = torch.get_num_threads()
-    return {"device": device, **processor(), "threads": threads, "python": platform.python_version(), **versions}
-
-
-@functools.cache
-def processor() -> dict:
-    """Model of the processor, and the instruction set that torch uses: others round sums differently."""
-    named = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
-    matrix = " with AMX" if matrix_units() else ""
-    model = named[1].strip() if named else platform.processor() or platform.machine()
-    return {"processor": model, "instructions": torch.backends.cpu.get_cpu_capability() + matrix}
-
-
-def matrix_units() -> bool:
-    """Whether the processor has units for products of bfloat16 matrices (AMX), which make training in it pay.
-
-    Others, such as those of Arm, are not looked for.
-    """
-    return re.search(r"\bamx_bf16\b", _cpuinfo()) is not None
-
-
-def _cpuinfo() -> str:
-    """What Linux says about the processor; empty elsewhere."""
-    info = Path("/proc/cpuinfo")
-    return info.read_text("utf-8", "replace") if info.exists() else ""
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["note", "watch"]
+__all__ = ["note_loaded", "watch"]
 
 _watches: ContextVar[tuple[dict[str, dict[str, str]], ...]] = ContextVar("_watches", default=())
 
@@ -27,7 +27,7 @@ def watch() -> Iterator[dict[str, dict[str, str]]]:
         _watches.reset(token)
 
 
-def note(key: str, copy: str, sha256: str, content: str) -> None:
+def note_loaded(key: str, copy: str, sha256: str, content: str) -> None:
     """Tell every watch of this context what was loaded."""
     for seen in _watches.get():
         seen[key] = {"copy": copy, "sha256": sha256[:16], "content": content[:16]}

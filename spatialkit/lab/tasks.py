@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from threadpoolctl import threadpool_limits
 
-from spatialkit.lab import context, provenance
+from spatialkit.lab import context
+from spatialkit.lab.machine import of_machine
 from spatialkit.lab.seen import watch
 from spatialkit.lab.store import canonical, key_of
 
@@ -115,7 +116,7 @@ def run(task: Task, config: dict, made: dict) -> dict:
     kept = task.kept(config)
     with _one_thread(), watch() as seen, context.run_of(task.name, task.version, kept, made["code"]) as own:
         rows = _rows(task, task.function(**config))
-        machine = provenance.of_machine()
+        machine = of_machine()
     made = {
         **made,
         **machine,

@@ -24,8 +24,8 @@ from spatialkit.lab.audit import present_tasks
 from spatialkit.lab.choice import choose
 from spatialkit.lab.executors import ENVIRONMENT
 from spatialkit.lab.fingerprint import reached
+from spatialkit.lab.machine import processor
 from spatialkit.lab.nudge import verdicts_that_change
-from spatialkit.lab.provenance import processor
 from spatialkit.lab.settings import environment
 from spatialkit.lab.store import Store, atomic_write
 

@@ -12,8 +12,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from spatialkit.data import fetch
-from spatialkit.lab import settings
-from spatialkit.lab.seen import note
+from spatialkit.lab import note_loaded, settings
 
 __all__ = ["pretrained", "weights_available"]
 
@@ -44,7 +43,7 @@ def pretrained(name: str, folder: str | os.PathLike | None = None) -> nn.Module:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"refused: {path} holds more than weights; delete this file and get it again") from error
-    note(f"{name}/IMAGENET1K_V1", "torchvision's weights", sha256, sha256)
+    note_loaded(f"{name}/IMAGENET1K_V1", "torchvision's weights", sha256, sha256)
     return _with(name, weights).eval()
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from spatialkit.lab.store import atomic_write
+from spatialkit.lab import atomic_write
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 

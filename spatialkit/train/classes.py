@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialkit import data
-from spatialkit.lab.fingerprint import fingerprint_of_module
-from spatialkit.lab.store import canonical
+from spatialkit.lab import canonical, fingerprint_of_module
 from spatialkit.train.problem import Problem, noised
 
 __all__ = ["classification", "shift_and_flip"]

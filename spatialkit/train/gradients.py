@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from spatialkit.lab.context import next_checkpoint, note_precision
+from spatialkit.lab import next_checkpoint, note_precision
 from spatialkit.train.loop import Loop, Steps
 from spatialkit.train.predicting import device_of, modes_kept
 from spatialkit.train.recipes import adam, optimizer_of
@@ -62,7 +62,7 @@ def fit(
             every epoch. A step within an epoch has the mean loss since the last record.
         precision: ``"bfloat16"`` runs the forward pass of training steps, and with it their backward pass, in bfloat16
             where autocast does. Weights, outputs, loss and ``measure`` are in float32 all the same. Faster where the
-            processor has units for it (`spatialkit.lab.provenance.matrix_units`), slower elsewhere.
+            processor has units for it (`spatialkit.lab.matrix_units`), slower elsewhere.
         device: Where to train; see ``device_of``.
         checkpoint: File for the state; by default one that belongs to the lab's run.
 

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from spatialkit.lab.context import next_checkpoint, note_precision
+from spatialkit.lab import next_checkpoint, note_precision
 from spatialkit.models.circular import CircularCNN
 from spatialkit.train.loop import Loop, Steps
 

@@ -13,12 +13,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from spatialkit.lab import places, settings
-from spatialkit.lab.context import note_precision
-from spatialkit.lab.fingerprint import fingerprint, fingerprint_of_module
-from spatialkit.lab.ledger import same_module
-from spatialkit.lab.provenance import now
-from spatialkit.lab.store import canonical
+from spatialkit.lab import canonical, fingerprint_of_module, note_precision, now, places, same_module, settings
+from spatialkit.lab.fingerprint import fingerprint
 from spatialkit.models import build
 from spatialkit.train.checkpoints import load_checkpoint, save_checkpoint
 from spatialkit.train.gradients import fit

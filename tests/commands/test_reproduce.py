@@ -20,6 +20,8 @@ SWEEP = """
 from spatialkit import lab
 from spatialkit.lab import places
 
+lab.begin(profile)
+
 @lab.task(version=1)
 def number(seed):
     return {"value": 1 + seed / 1000}

@@ -124,6 +124,7 @@ def train_one(optimizer, schedule, pause):
 
 lab.begin("laptop")
 config = {"optimizer": sys.argv[1], "schedule": sys.argv[2] == "1", "pause": float(sys.argv[3])}
+lab.begin("laptop")
 table = lab.sweep(train_one, [config], executor=lab.Serial())
 print(table["bits"][0], table["history"][0])
 """
