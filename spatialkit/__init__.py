@@ -18,7 +18,7 @@ _FACE = {
     "data": ("block_swap", "load"),
     "deform": ("Diffeomorphism", "ThinPlateSpline", "warp"),
     "measure": ("calibrate", "layer_orderness", "orderness", "sensitivity", "total_variation"),
-    "models": ("IRevNet", "build", "irevnet_imagenet", "pretrained"),
+    "models": ("AttributeCNN", "IRevNet", "build", "irevnet_imagenet", "pretrained"),
     "train": ("classification", "fit", "trained"),
 }
 _PLACES = {name: room for room, names in _FACE.items() for name in names}

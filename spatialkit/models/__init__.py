@@ -1,5 +1,6 @@
 """Networks, one file per family, and a zoo of known architectures."""
 
+from spatialkit.models.attributes import AttributeCNN
 from spatialkit.models.channels import shuffle_channels
 from spatialkit.models.circular import ACTIVATIONS, CircularCNN
 from spatialkit.models.irevnet import IRevNet, irevnet_imagenet
@@ -15,6 +16,7 @@ __all__ = [
     "ARCHITECTURES",
     "DOWNSAMPLINGS",
     "STN",
+    "AttributeCNN",
     "CircularCNN",
     "IRevNet",
     "PlainCNN",
