@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
+import io
 import os
 import shutil
 import ssl
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from spatialkit.lab import places, settings
+from spatialkit.lab import atomic_write, places, settings
 
 __all__ = ["DataMissing", "cache_folder", "download", "folders", "kept", "obstacle", "reachable"]
 
@@ -176,13 +177,7 @@ def _read_kept(path: Path) -> np.ndarray | None:
 
 
 def _write_kept(path: Path, array: np.ndarray) -> None:
-    """Write whole or not at all: into a temporary file, then renamed."""
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            temporary = Path(file.name)
-            np.savez(file, array=array, sha256=np.array(_digest(array)))
-        os.replace(temporary, path)
-    except OSError:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    packed = io.BytesIO()
+    np.savez(packed, array=array, sha256=np.array(_digest(array)))
+    with contextlib.suppress(OSError):  # a full or read-only folder is done without
+        atomic_write(path, packed.getvalue())

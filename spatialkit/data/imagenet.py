@@ -98,8 +98,8 @@ def _evaluated(name: str, content: bytes, size: int) -> Tensor:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content), formats=["JPEG", "PNG"]) as image:
-            image = image.convert("RGB")
+        with Image.open(io.BytesIO(content), formats=["JPEG", "PNG"]) as stored:
+            image = stored.convert("RGB")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: of a damaged PNG
         raise ValueError(f"{name} is truncated or no image ({error}); delete this file or get it again") from error
     width, height = (int(_SHORTER * side / min(image.size)) for side in image.size)

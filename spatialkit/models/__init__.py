@@ -8,7 +8,7 @@ from spatialkit.models.plain import PlainCNN
 from spatialkit.models.stn import STN, same_size
 from spatialkit.models.transformer import SpatialTransformer, affine_matrix, angle_scale_shift, compose, resample
 from spatialkit.models.vgg_style import DOWNSAMPLINGS, VGGStyle
-from spatialkit.models.weights import pretrained, weights_available
+from spatialkit.models.weights import pretrained
 from spatialkit.models.zoo import ARCHITECTURES, build
 
 __all__ = [
@@ -33,5 +33,4 @@ __all__ = [
     "resample",
     "same_size",
     "shuffle_channels",
-    "weights_available",
 ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spatialkit.data import fetch
 from spatialkit.lab import note_loaded, settings
 
-__all__ = ["pretrained", "weights_available"]
+__all__ = ["pretrained"]
 
 _OTHERWISE = ("densenet", "googlenet", "inception")  # torchvision renames their weights or rescales their images
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")  # in a file's name, as torch.hub has it
@@ -45,15 +45,6 @@ def pretrained(name: str, folder: str | os.PathLike | None = None) -> nn.Module:
         raise ValueError(f"refused: {path} holds more than weights; delete this file and get it again") from error
     note_loaded(f"{name}/IMAGENET1K_V1", "torchvision's weights", sha256, sha256)
     return _with(name, weights).eval()
-
-
-def weights_available(name: str, folder: str | os.PathLike | None = None) -> bool:
-    """Whether the file of weights is here, where `pretrained` would look; it is not read, nor the network asked.
-
-    Raises:
-        ValueError: If there is no such network with these weights.
-    """
-    return _find(_url(name), folder) is not None
 
 
 def _url(name: str) -> str:
@@ -106,7 +97,7 @@ def _downloaded(name: str, url: str, folder: str | os.PathLike | None) -> Path:
 
 def _digits(path: Path) -> str:
     """First hexadecimal digits of the file's SHA-256, by its name."""
-    return _HASH.search(path.name)[1]
+    return _HASH.findall(path.name)[0]
 
 
 def _checked(path: Path) -> str:

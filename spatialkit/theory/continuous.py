@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from scipy import fft
 from torch import Tensor, nn
 
 from spatialkit.theory.plane import GaussianSum
@@ -45,7 +46,7 @@ def convolve_in_plane(images: Tensor, filters: GaussianSum, pixel: float) -> Ten
     R = _reach(filters, pixel)
     kernel = pixel**2 * filters.pixels(2 * R + 1, pixel)  # (C_out, C_in, 2 R + 1, 2 R + 1)
     padded = F.pad(images, (R, R, R, R), mode="replicate")
-    size = [_fast_length(side + 2 * R) for side in (H, W)]
+    size = [fft.next_fast_len(side + 2 * R, real=True) for side in (H, W)]
     spectra = torch.fft.rfft2(padded, s=size), torch.fft.rfft2(kernel.to(images.dtype), s=size)
     product = torch.einsum("nihw,oihw->nohw", *spectra)
     return torch.fft.irfft2(product, s=size)[..., 2 * R : 2 * R + H, 2 * R : 2 * R + W]
@@ -181,15 +182,3 @@ def _reach(filters: GaussianSum, pixel: float) -> int:
     with torch.no_grad():
         away = filters.mean.norm(dim=-1) + _WIDTHS * torch.linalg.eigvalsh(filters.covariance)[..., -1].sqrt()
         return math.ceil(float(away.max()) / pixel)
-
-
-def _fast_length(n: int) -> int:
-    """The next length whose only prime factors are 2, 3 and 5."""
-    while True:
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 1

@@ -14,7 +14,7 @@ import torch
 from spatialkit import data
 from spatialkit._torchvision import torchvision
 from spatialkit.lab.seen import watch
-from spatialkit.models.weights import pretrained, weights_available
+from spatialkit.models.weights import pretrained
 
 module = importlib.import_module("spatialkit.models.weights")  # its name in the package is the function's
 NAME = "squeezenet1_1"  # 5 MB, the smallest of torchvision's
@@ -80,11 +80,10 @@ def test_looks_in_three_folders(put, tmp_path, monkeypatch, folder):
     named = tmp_path / "named"
     monkeypatch.setenv("SPATIALKIT_WEIGHTS", str(tmp_path / "environment"))
     path = put(folder)
-    assert weights_available(NAME, named)
     assert same(pretrained(NAME, str(named)), weights_of_our_own())
-    assert weights_available(NAME) == (folder != "named")
     path.unlink()
-    assert not weights_available(NAME, named)
+    with pytest.raises(data.DataMissing, match=path.name):
+        pretrained(NAME, named)
 
 
 def test_the_named_folder_goes_before_the_others(put, tmp_path, monkeypatch):
@@ -104,7 +103,6 @@ def test_the_named_folder_goes_before_the_others(put, tmp_path, monkeypatch):
 def test_damaged_weights_are_found(put, damage):
     path = put("own")
     path.write_bytes(damage(path.read_bytes()))
-    assert weights_available(NAME, path.parent)  # a file is there: nothing more is said
     with pytest.raises(ValueError, match=rf"{path.name} is truncated or altered: expected sha256 \w+\.\.\., .*delete"):
         pretrained(NAME, path.parent)
 
@@ -158,8 +156,6 @@ def server(tmp_path, monkeypatch):
 def test_downloads_once_into_the_folder_of_torch_hub(put, tmp_path, server):
     address, fetched = server
     path = put("served", address=address)
-    assert not weights_available(NAME)
-    assert fetched == []
     for _ in range(2):
         assert same(pretrained(NAME), weights_of_our_own())
     assert fetched == [f"/{path.name}"]
@@ -198,7 +194,6 @@ def test_every_classifier_has_a_sum_in_the_name_of_its_file(tmp_path):
     assert module._file(module._url("vgg11")) == "vgg11-8a719046.pth"
 
 
-@pytest.mark.parametrize("ask", [pretrained, weights_available])
-def test_refuses_unknown_names(ask):
+def test_refuses_unknown_names():
     with pytest.raises(ValueError, match=r"torchvision\.models has no classifier 'vgg12'; take one such as 'vgg11'"):
-        ask("vgg12")
+        pretrained("vgg12")
