@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from spatialkit.data import fetch, files
-from spatialkit.lab.seen import note
+from spatialkit.lab import note_loaded
 
 __all__ = ["BoundaryImages", "boundary_images"]
 
@@ -72,7 +72,7 @@ def boundary_images(
     if n is not None and n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     found = _read(split, n, fetch.folders(root))
-    note(f"bsds500/{split}", _WORDS, found.sha256, found.content)
+    note_loaded(f"bsds500/{split}", _WORDS, found.sha256, found.content)
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spatialkit.data import fetch, files
-from spatialkit.lab.seen import note
+from spatialkit.lab import note_loaded
 
 __all__ = ["brodatz_textures"]
 
@@ -49,7 +49,7 @@ def brodatz_textures(split: str = "train", block: int = 1, root: str | os.PathLi
     with zipfile.ZipFile(io.BytesIO(archive)) as packed:
         textures = torch.stack([_pixels(packed.read(f"D{i}.png"), block) for i in numbers])
     sums = (hashlib.sha256(content).hexdigest() for content in (archive, textures.numpy().data))
-    note(f"brodatz/{split}", _WORDS if block == 1 else f"{_WORDS}, means of {block} x {block}", *sums)
+    note_loaded(f"brodatz/{split}", _WORDS if block == 1 else f"{_WORDS}, means of {block} x {block}", *sums)
     return textures
 
 
