@@ -251,9 +251,7 @@ def _origins(module: str, attribute: str, rest: list[str]) -> list[str]:
 def _whole(module: str) -> list[str]:
     """A module that code refers to by its name alone; of a package, everything that it shows."""
     if module == "spatialkit":
-        raise ValueError(
-            "code refers to spatialkit as a whole: name what it uses, as in sk.load or sk.plot.save"
-        )
+        raise ValueError("code refers to spatialkit as a whole: name what it uses, as in sk.load or sk.plot.save")
     if not hasattr(importlib.import_module(module), "__path__"):
         return [module]
     return [module, *(origin for shown in _bound(module).values() for origin in _origins(*shown, []))]
