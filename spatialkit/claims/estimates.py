@@ -45,9 +45,9 @@ class _Scale(NamedTuple):
 
     low: float
     high: float
-    to: Callable[[float], float]
-    back: Callable[[float], float]
-    slope: Callable[[float], float]
+    to: Callable  # of a number, or of each of an array
+    back: Callable
+    slope: Callable
 
 
 _SCALES = {
@@ -110,7 +110,7 @@ def share(successes: int, trials: int) -> Estimate:
     return Estimate(successes / trials, float(low), float(high))
 
 
-def correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
+def correlation(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> Estimate:
     """Pearson's r of independent pairs, with Fisher's z interval (standard error 1 / sqrt(n - 3)).
 
     Raises:
@@ -216,7 +216,7 @@ def _checked(values: Sequence[float], kind: str) -> np.ndarray:
     return numbers
 
 
-def _pearson(x: Sequence[float], y: Sequence[float]) -> float:
+def _pearson(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
     """Pearson's r of at least four finite pairs."""
     a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if a.shape != b.shape or a.size < 4 or not np.isfinite([a, b]).all():

@@ -27,9 +27,14 @@ ENVIRONMENT["LOKY_MAX_MEMORY_LEAK_SIZE"] = "1e15"  # bytes; else loky takes a lo
 ENVIRONMENT |= {f"MALLOC_{name}_THRESHOLD_": str(2**30) for name in ("TRIM", "MMAP")}
 ENVIRONMENT["THP_MEM_ALLOC_ENABLE"] = "1"
 
+
 # A task that says both "torch" and "x.classes" takes torch.classes along (cloudpickle guesses submodules from
 # names), a module that cannot be pickled unless it is told how.
-copyreg.pickle(type(torch.classes), lambda module: (importlib.import_module, (module.__name__,)))
+def _by_name(module) -> tuple:
+    return importlib.import_module, (module.__name__,)
+
+
+copyreg.pickle(type(torch.classes), _by_name)
 
 
 class Serial:

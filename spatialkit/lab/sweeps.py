@@ -108,7 +108,9 @@ class _Keeper:
     """Stores records as they come; what a full disk or a damaged file refuses is tried again with the next."""
 
     def __init__(self, store: Store):
-        self.store, self.records, self._waiting = store, {}, []
+        self.store = store
+        self.records: dict[str, dict] = {}
+        self._waiting: list[dict] = []
 
     def keep(self, key: str, record: dict) -> None:
         self.records[key] = record

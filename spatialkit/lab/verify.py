@@ -175,9 +175,11 @@ class _Twin:
         own = {"PYTHONPATH": str(tree), "SPATIALKIT_OUT": str(out)}
         env = environment(["SPATIALKIT_FRESH"], **ENVIRONMENT | own)
         command = [sys.executable, "-P", str(Path(twin.__file__).resolve()), str(tree)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.tree = tree
-        self._process = subprocess.Popen(command, env=env, cwd=tree, text=True, encoding="utf-8", **pipes)
+        self._process = subprocess.Popen(
+            command, env=env, cwd=tree, text=True, encoding="utf-8",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
 
     def __enter__(self) -> "_Twin":
         return self
@@ -188,8 +190,7 @@ class _Twin:
 
     def send(self, **asked) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(asked) + "\n")
-            self._process.stdin.flush()
+            print(json.dumps(asked), file=self._process.stdin, flush=True)
 
     def receive(self):
         """The answer to what was sent first.
@@ -197,7 +198,7 @@ class _Twin:
         Raises:
             ValueError: If there is none, or the run raised.
         """
-        line = self._process.stdout.readline()
+        line = self._process.stdout.readline() if self._process.stdout else ""
         answer = json.loads(line) if line else {"error": "the process ended"}
         if "error" in answer:
             raise ValueError(answer["error"])
@@ -274,7 +275,7 @@ def compare(pairs: dict[str, list[list[dict]]], within: float = 0.0) -> tuple[fl
     Rows must be equal in number, columns and types; numbers bit for bit, or by at most ``within`` times the largest
     value of their column; nan equals nan.
     """
-    largest = defaultdict(float)
+    largest: dict[str, float] = defaultdict(float)
     cells = [
         (key, name, row[name], other.get(name))
         for key, (old, new) in pairs.items()

@@ -7,6 +7,7 @@ import types
 
 import pytest
 
+import spatialkit
 from spatialkit.lab import fingerprint as module
 from spatialkit.lab.fingerprint import fingerprint, fingerprint_of_module
 from spatialkit.lab.syntax import normal
@@ -267,7 +268,61 @@ def test_imports_inside_functions_count():
     assert inside == outside == aliased == through
 
 
+# The face: `import spatialkit as sk` counts what `from spatialkit.room import name` does.
+
+FACE = {name: room for name, room in spatialkit._PLACES.items()}
+FACE |= {"total_variation": "measure", "one_cycle": "train", "block_swap": "data", "PlainCNN": "models"}
+
+
+@pytest.mark.parametrize("name", FACE)
+def test_the_face_counts_what_the_rooms_count(name):
+    room = FACE[name]
+    plain = parts_of(f"from spatialkit.{room} import {name}\ndef f(x):\n    return {name}(x).y\n")
+    body = f"def f(x):\n    return sk.{room}.{name}(x).y\n"
+    assert parts_of(f"import spatialkit as sk\n{body}") == plain
+    assert parts_of(body.replace(":\n", ":\n    import spatialkit as sk\n", 1)) == plain
+    assert parts_of(f"import spatialkit\n{body.replace('sk.', 'spatialkit.')}") == plain
+    if name in spatialkit._PLACES:
+        assert parts_of(f"import spatialkit as sk\n{body.replace(f'{room}.', '')}") == plain
+    assert len(plain) > 1 or (room, name) == ("data", "load")  # readers of data count by what they return
+
+
+def test_a_change_behind_the_face_counts(monkeypatch):
+    code = "import spatialkit as sk\ndef f(x):\n    return sk.measure.total_variation(x)\n"
+    before, normal_of = mark(code), module._module_source
+    monkeypatch.setattr(module, "_module_source", lambda n: normal_of(n) + "!" * (n == "spatialkit.measure.filters"))
+    assert mark(code) != before
+
+
+def test_the_table_of_the_face_does_not_count():
+    parts = parts_of("import spatialkit as sk\ndef f(x):\n    return sk.warp(x), sk.lab.describe(x), sk.plot.GREY\n")
+    assert "spatialkit.deform.warping" in parts
+    assert not any(p == "spatialkit" or p.startswith(("spatialkit.lab", "spatialkit.plot")) for p in parts)
+
+
+@pytest.mark.parametrize("wrong", ["sk.laod(x)", "sk.meausre.orderness(x)", "sk.measure.oderness(x)", "sk.train.fti"])
+def test_names_that_the_face_has_not_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"spatialkit\S* has no '(laod|meausre|oderness|fti)'"):
+        mark(f"import spatialkit as sk\ndef f(x):\n    return {wrong}\n")
+
+
+def test_a_whole_room_counts_whole_and_the_whole_house_is_refused():
+    room = parts_of("import spatialkit as sk\ndef f(x):\n    return getattr(sk.models, x)(1)\n")
+    assert {"spatialkit.models.zoo", "spatialkit.models.plain", "spatialkit.models.stn"} <= room
+    with pytest.raises(ValueError, match=r"spatialkit as a whole: name what it uses, as in sk\.load"):
+        mark("import spatialkit as sk\ndef f(x):\n    return getattr(sk, x)(1)\n")
+
+
+@pytest.mark.parametrize("above", ["@sk.lab.task\n", "@sk.lab.task(version=3, added={'x': 1})\n"])
+def test_a_task_of_the_face_is_recognised(above):
+    body = "import spatialkit as sk\n{}def f(x):\n    return sk.orderness(x)\n"
+    assert fingerprint(notebook(body.format(above))["f"].function) == mark(body.format(""))
+
+
 def test_a_constant_counts_by_the_module_that_defines_it():
+    assert "spatialkit.models.zoo" in parts_of(
+        "import spatialkit as sk\ndef f(x):\n    return sk.models.ARCHITECTURES\n"
+    )
     assert "spatialkit.models.zoo" in parts_of(
         "from spatialkit import models\ndef f(x):\n    return models.ARCHITECTURES\n"
     )
