@@ -18,7 +18,7 @@ _FACE = {
     "data": ("block_swap", "load"),
     "deform": ("Diffeomorphism", "ThinPlateSpline", "warp"),
     "measure": ("calibrate", "layer_orderness", "orderness", "sensitivity", "total_variation"),
-    "models": ("BasisConv2d", "IRevNet", "build", "irevnet_imagenet", "pretrained"),
+    "models": ("AttributeCNN", "BasisConv2d", "IRevNet", "build", "irevnet_imagenet", "pretrained"),
     "theory": ("gaussian_derivatives",),
     "train": ("classification", "fit", "trained"),
 }

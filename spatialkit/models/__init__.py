@@ -1,5 +1,6 @@
 """Networks, one file per family, and a zoo of known architectures."""
 
+from spatialkit.models.attributes import AttributeCNN
 from spatialkit.models.basis import BasisConv2d, BasisConv3d
 from spatialkit.models.channels import shuffle_channels
 from spatialkit.models.circular import ACTIVATIONS, CircularCNN
@@ -19,6 +20,7 @@ __all__ = [
     "DOWNSAMPLINGS",
     "RFNN",
     "STN",
+    "AttributeCNN",
     "BasisConv2d",
     "BasisConv3d",
     "CircularCNN",
