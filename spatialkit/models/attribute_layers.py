@@ -15,7 +15,7 @@ def marginal(x: Tensor) -> Tensor:
 
 
 def patches(x: Tensor, stride: int, circular: bool) -> Tensor:
-    """Nine shifted views of an array N x H x W x A x B, row by row, as 9 x N x H' x W' x A x B: pixels of 3 x 3 windows."""
+    """Nine shifted views of an array N x H x W x A x B, row by row: the pixels of 3 x 3 windows, 9 x N x H' x W' x A x B."""
     H, W = x.shape[1:3]
     x = _extended(_extended(x, 1, 1, circular), 2, 1, circular)
     return torch.stack([x[:, dy : dy + H : stride, dx : dx + W : stride] for dy in range(3) for dx in range(3)])
