@@ -17,7 +17,7 @@ _ROOMS = ("claims", "data", "deform", "lab", "measure", "models", "plot", "theor
 _FACE = {
     "data": ("block_swap", "load"),
     "deform": ("Diffeomorphism", "ThinPlateSpline", "warp"),
-    "measure": ("calibrate", "layer_orderness", "orderness", "sensitivity", "total_variation"),
+    "measure": ("calibrate", "layer_orderness", "measure_all", "orderness", "sensitivity", "total_variation"),
     "models": ("AttributeCNN", "BasisConv2d", "IRevNet", "build", "irevnet_imagenet", "pretrained"),
     "theory": ("gaussian_derivatives",),
     "train": ("classification", "fit", "trained"),
