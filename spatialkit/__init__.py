@@ -19,6 +19,7 @@ _FACE = {
     "deform": ("Diffeomorphism", "ThinPlateSpline", "warp"),
     "measure": ("calibrate", "layer_orderness", "measure_all", "orderness", "sensitivity", "total_variation"),
     "models": ("AttributeCNN", "BasisConv2d", "IRevNet", "build", "irevnet_imagenet", "pretrained"),
+    "plot": ("report",),
     "theory": ("gaussian_derivatives",),
     "train": ("classification", "fit", "trained"),
 }

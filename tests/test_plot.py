@@ -10,6 +10,7 @@ import torch
 
 from spatialkit import lab, plot
 from spatialkit.lab import places
+from spatialkit.plot import figures
 
 
 @pytest.fixture(autouse=True)
@@ -140,15 +141,15 @@ def test_a_damaged_figure_is_written_anew(own_folder):
 
 def test_words_of_a_drawing_count_to_the_last_digit():
     one, other = (f'<svg><text x="1.00001">R = 0.12{digit}</text></svg>'.encode() for digit in (3, 4))
-    assert plot._same_drawing(one, one.replace(b"1.00001", b"1.00002"))
-    assert not plot._same_drawing(one, other)
+    assert figures._same_drawing(one, one.replace(b"1.00001", b"1.00002"))
+    assert not figures._same_drawing(one, other)
 
 
 def test_markers_named_after_their_paths_count_by_their_order():
     name = '<path id="m{0}" d="M 0 {1}"/><use href="#m{0}"/><use href="#m{2}"/>'.format
     one = name("8e3a0b1c2d", "0.111111", "8e3a0b1c2d").encode()
-    assert plot._same_drawing(one, name("1f2e3d4c5b", "0.111112", "1f2e3d4c5b").encode())
-    assert not plot._same_drawing(one, name("1f2e3d4c5b", "0.111112", "ffffffffff").encode())
+    assert figures._same_drawing(one, name("1f2e3d4c5b", "0.111112", "1f2e3d4c5b").encode())
+    assert not figures._same_drawing(one, name("1f2e3d4c5b", "0.111112", "ffffffffff").encode())
 
 
 def test_a_figure_that_cannot_be_written_says_what_to_do(own_folder):
@@ -204,4 +205,6 @@ def test_first_values_are_those_of_ipywidgets(monkeypatch):
     controls = {"steps": (0, 9, 2), "scale": (0.5, 2.0, 0.25), "kind": ["a", "b"], "flag": True, "own": (0, 9)}
     monkeypatch.setattr("IPython.get_ipython", lambda: None)
     widgets = interactive(show, **controls).kwargs_widgets
-    assert [plot._first_value(show, name, control) for name, control in controls.items()] == [w.value for w in widgets]
+    assert [figures._first_value(show, name, control) for name, control in controls.items()] == [
+        w.value for w in widgets
+    ]

@@ -96,7 +96,5 @@ def check_labels(labels: Tensor | Sequence[int], n: int) -> np.ndarray:
         raise ValueError(f"labels must be one class for each of the {n} images, got shape {given.shape}")
     classes, numbered = np.unique(given, return_inverse=True)
     if len(classes) < 2 or np.bincount(numbered).min() < 2:
-        raise ValueError(
-            "a linear probe needs two classes or more, with two images each or more: leave labels out"
-        )
+        raise ValueError("a linear probe needs two classes or more, with two images each or more: leave labels out")
     return numbered

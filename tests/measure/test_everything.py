@@ -124,7 +124,12 @@ class Cut(nn.Module):
 def test_says_where_no_gradient_passes():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), Cut(), nn.Conv2d(2, 2, 3))
     found = sk.measure.receptive_fields(model, torch.rand(2, 1, 9, 9)).set_index("layer")
-    assert found["why"].to_dict() == {"input": "", "0": "", "1": "no gradient reaches the image", "2": found["why"]["1"]}
+    assert found["why"].to_dict() == {
+        "input": "",
+        "0": "",
+        "1": "no gradient reaches the image",
+        "2": found["why"]["1"],
+    }
 
 
 @pytest.mark.parametrize("images", [torch.rand(2, 5), torch.zeros(2, 1, 9, 9, dtype=torch.uint8)])
