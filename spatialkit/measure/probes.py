@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ class Probe:
     """
 
     places = False
-    blank: Sequence[dict] = ({"measure": "linear probe"},)
+    blank: Sequence[Mapping] = ({"measure": "linear probe"},)
 
     def __init__(self, labels: np.ndarray, seed: int = 0):
         self.labels, self.seed = labels, seed

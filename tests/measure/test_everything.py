@@ -42,8 +42,9 @@ def test_one_table_in_the_order_of_layers_with_a_reason_for_every_gap(table):
 def test_equals_the_measures_one_by_one(table, images):
     fields = sk.Diffeomorphism.of_rms(0.5, cutoff=3, size=16)
     alone = sk.sensitivity(network(), images, fields).set_index(["layer", "normaliser", "measure"])["value"]
-    for measure, perturbation in [("D", "deformation"), ("G", "noise"), ("R", "deformation / noise")]:
-        found = table.query("measure == @measure and perturbation == @perturbation").set_index("layer")["value"]
+    for measure, name in [("D", "deformation"), ("G", "noise"), ("R", "deformation / noise")]:
+        rows = table[(table["measure"] == measure) & (table["perturbation"] == name)]
+        found = rows.set_index("layer")["value"]
         expected = alone.xs(("mean square", measure), level=("normaliser", "measure"))
         pd.testing.assert_series_equal(found, expected, check_names=False, rtol=1e-4)
     maps = table.query("measure == 'orderness' and layer == '1'")["value"].to_numpy()
