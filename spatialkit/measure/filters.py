@@ -120,7 +120,7 @@ def frequency_content(kernel: Tensor) -> float:
 
 
 def _variation(w: Tensor) -> Tensor:
-    return sum(w.diff(dim=axis).abs().flatten(2).sum(2) for axis in range(2, w.ndim))
+    return sum((w.diff(dim=axis).abs().flatten(2).sum(2) for axis in range(2, w.ndim)), start=w.new_zeros(()))
 
 
 def _cosines(side: int) -> Tensor:
@@ -133,7 +133,7 @@ def _cosines(side: int) -> Tensor:
 def _eigenvalues(sides: tuple[int, ...]) -> Tensor:
     """Eigenvalue of each product of cosines, float64, shape ``sides``."""
     paths = [2 - 2 * torch.cos(math.pi * torch.arange(side, dtype=torch.float64) / side) for side in sides]
-    return sum(torch.meshgrid(*paths, indexing="ij"))
+    return sum(torch.meshgrid(*paths, indexing="ij"), start=torch.zeros((), dtype=torch.float64))
 
 
 def _checked(kernel: Tensor) -> Tensor:
