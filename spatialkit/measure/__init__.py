@@ -4,7 +4,7 @@ from spatialkit.measure import edges
 from spatialkit.measure.alignment import Alignment, alignment_residual, best_alignment, layer_alignment
 from spatialkit.measure.calibration import calibrate
 from spatialkit.measure.calls import watching
-from spatialkit.measure.filters import frequency_content, laplacian_spectrum, total_variation, total_variation_of_each
+from spatialkit.measure.filters import frequency_content, laplacian_spectrum, total_variation
 from spatialkit.measure.layers import layer_orderness
 from spatialkit.measure.memory import peak_bytes
 from spatialkit.measure.order import orderness, orderness_of_each, two_hop_means
@@ -36,7 +36,6 @@ __all__ = [
     "perturbed",
     "sensitivity",
     "total_variation",
-    "total_variation_of_each",
     "two_hop_means",
     "watching",
 ]

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-__all__ = ["frequency_content", "laplacian_spectrum", "total_variation", "total_variation_of_each"]
+__all__ = ["frequency_content", "laplacian_spectrum", "total_variation"]
 
 
 def total_variation(kernel: Tensor) -> float:
@@ -43,23 +43,8 @@ def total_variation(kernel: Tensor) -> float:
         layer. Its footnote 1 gives about 1.87 for random 3 x 3 kernels.
     """
     w = _checked(kernel)
-    return float(_variation(w).sum() / w.abs().sum())
-
-
-def total_variation_of_each(kernel: Tensor) -> Tensor:
-    """Normalised total variation of each slice (equation: see `total_variation`, which is not the mean of these).
-
-    Args:
-        kernel: As in `total_variation`.
-
-    Returns:
-        No unit, float64, shape ``(C_out, C_in)``; nan where a slice is 0.
-
-    Raises:
-        ValueError: As `total_variation`.
-    """
-    w = _checked(kernel)
-    return _variation(w) / w.abs().flatten(2).sum(2)
+    steps = sum((w.diff(dim=axis).abs().flatten(2).sum(2) for axis in range(2, w.ndim)), start=w.new_zeros(()))
+    return float(steps.sum() / w.abs().sum())
 
 
 def laplacian_spectrum(kernel: Tensor) -> pd.DataFrame:
@@ -117,10 +102,6 @@ def frequency_content(kernel: Tensor) -> float:
     squares = sum(w.diff(dim=axis).square().sum() for axis in range(2, w.ndim))
     white = float(_eigenvalues(w.shape[2:]).mean())
     return float(squares / w.square().sum()) / white
-
-
-def _variation(w: Tensor) -> Tensor:
-    return sum((w.diff(dim=axis).abs().flatten(2).sum(2) for axis in range(2, w.ndim)), start=w.new_zeros(()))
 
 
 def _cosines(side: int) -> Tensor:
