@@ -171,22 +171,26 @@ def _modules(model: nn.Module, images: Tensor, layers: str | list[str] | None, p
         warnings.warn(f"{_NO_STATISTICS}; layers behind it have untrained scales", UserWarning, stacklevel=5)
     found = list(_layers(many, _recorded(model, short, modules, taken, seed=1), len(long), len(short), side, places))
     if any(layer.why == _MIXING for layer in found):
-        again, known = _by_base(_recorded(model, long, modules, taken, seed=2)), _by_base(many)
-        for layer in found:
-            pairs = [(a.tensor, b.tensor) for a, b in zip(again[layer.base], known[layer.base], strict=False)]
-            if layer.why == _MIXING and not all(_same(a, b) for a, b in pairs if a is not None and b is not None):
-                layer.why = _RANDOM
+        _blame_noise(found, many, _recorded(model, long, modules, taken, seed=2))
     silent = _silent(modules, {output.base for output in many}, layers)
-    if not found or (isinstance(unwrapped(model), torch.jit.ScriptModule | torch.fx.GraphModule) and len(found) < 2):
-        raise ValueError(
-            f"layer {', '.join(map(repr, named))} puts out nothing: leave it out"
-            if named
-            else "none of the network's modules runs by itself, as in a traced or exported network, or one without "
-            "blocks: pass the network that it was made of, or name layers"
-        )
     if missing := [n for n in named if n not in {x for o in found for x in (o.name, o.base)}]:
         raise ValueError(f"layer {', '.join(map(repr, missing))} puts out nothing: leave it out")
+    hidden = isinstance(unwrapped(model), torch.jit.ScriptModule | torch.fx.GraphModule) and len(found) < 2
+    if not named and (hidden or not found):
+        raise ValueError(
+            "none of the network's modules runs by itself, as in a traced or exported network, or one without blocks: "
+            "pass the network that it was made of, or name layers"
+        )
     return Survey(found + silent, {output.base: output.use for output in many}, strict=bool(named))
+
+
+def _blame_noise(found: list[Layer], known: list[_Output], again: list[_Output]) -> None:
+    """What puts out other numbers for the same batch does not mix its images, or not only: it is random."""
+    of_known, of_again = _by_base(known), _by_base(again)
+    for layer in found:
+        pairs = [(a.tensor, b.tensor) for a, b in zip(of_again[layer.base], of_known[layer.base], strict=False)]
+        if layer.why == _MIXING and not all(_same(a, b) for a, b in pairs if a is not None and b is not None):
+            layer.why = _RANDOM
 
 
 def _sides(images: Tensor) -> tuple[int, int] | None:
