@@ -5,7 +5,7 @@ from spatialkit.measure.alignment import Alignment, alignment_residual, best_ali
 from spatialkit.measure.calibration import calibrate
 from spatialkit.measure.calls import watching
 from spatialkit.measure.everything import measure_all
-from spatialkit.measure.filters import frequency_content, laplacian_spectrum, total_variation, total_variation_of_each
+from spatialkit.measure.filters import frequency_content, laplacian_spectrum, total_variation
 from spatialkit.measure.layers import layer_orderness
 from spatialkit.measure.memory import peak_bytes
 from spatialkit.measure.order import orderness, orderness_of_each, two_hop_means
@@ -40,7 +40,6 @@ __all__ = [
     "receptive_fields",
     "sensitivity",
     "total_variation",
-    "total_variation_of_each",
     "two_hop_means",
     "watching",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -24,8 +24,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    while isinstance(model, _PARALLEL) or hasattr(model, "_orig_mod"):
-        model = model.module if isinstance(model, _PARALLEL) else model._orig_mod
+    inner: object = model
+    while isinstance(inner, nn.Module):
+        model = inner
+        inner = model.module if isinstance(model, _PARALLEL) else getattr(model, "_orig_mod", None)
     return model
 
 
@@ -67,6 +69,15 @@ class Call:
         return self.base if self.use == 1 else f"{self.base}:{self.use}"
 
 
+@dataclasses.dataclass
+class _Inside:
+    """A use of a module that has not ended yet."""
+
+    name: str
+    inputs: tuple
+    inner: bool = False
+
+
 @contextmanager
 def following(model: nn.Module, see: Callable[[Call], None], bases: Sequence[str] | None = None) -> Iterator[nn.Module]:
     """Within the block, ``see`` gets each `Call` of the modules ``bases`` (all by default) before the next one runs.
@@ -78,19 +89,22 @@ def following(model: nn.Module, see: Callable[[Call], None], bases: Sequence[str
     names: dict[nn.Module, str] = {}
     for name in modules if bases is None else bases:
         names.setdefault(modules[name], name)
-    uses, stack, called, undo = Counter(), [], Counter(), []
+    uses: Counter[str] = Counter()  # in this pass
+    called: Counter[str] = Counter()  # by `__call__`, whose forward has not begun
+    stack: list[_Inside] = []
+    undo: list[Callable[[], object]] = []
 
     def enter(name: str, inputs) -> None:
-        stack.append([name, inputs, False])
+        stack.append(_Inside(name, inputs))
 
     def leave(name: str, output) -> None:
-        while stack[-1][0] != name:  # left by an exception that the network caught itself
+        while stack[-1].name != name:  # left by an exception that the network caught itself
             stack.pop()
-        _, inputs, inner = stack.pop()
+        own = stack.pop()
         for outer in stack:
-            outer[2] = True
+            outer.inner = True
         uses[name] += 1
-        see(Call(name, uses[name], inner, inputs, output))
+        see(Call(name, uses[name], own.inner, own.inputs, output))
 
     def start(*_) -> None:
         for counts in (uses, stack, called):
@@ -193,6 +207,7 @@ def first_tensor(output, depth: int = 4) -> Tensor | None:
     """The first tensor in what a layer returned: in lists, mappings, dataclasses and attributes of objects, too."""
     if isinstance(output, Tensor):
         return output.dequantize() if output.is_quantized else output
+    parts: Iterable[object]
     if isinstance(output, Mapping):
         parts = output.values()
     elif isinstance(output, list | tuple):

@@ -62,8 +62,11 @@ class Evaluation:
     def of(self, images: Sequence[int] | np.ndarray) -> Evaluation:
         """The same for some of the images, or for images drawn with repetition (a bootstrap)."""
         chosen = np.asarray(images, dtype=int)
-        counts = (self.confirmed, self.predicted, self.found, self.drawn)
-        return Evaluation(self.thresholds, *(count[chosen] for count in counts))
+        return Evaluation(self.thresholds, *(count[chosen] for count in self._counts))
+
+    @property
+    def _counts(self) -> tuple[np.ndarray, ...]:
+        return self.confirmed, self.predicted, self.found, self.drawn
 
     @cached_property
     def precision(self) -> np.ndarray:
@@ -97,8 +100,7 @@ class Evaluation:
         """F with each image at its own best threshold (optimal image scale); counts are still summed over images."""
         f = _f(_ratio(self.confirmed, self.predicted), _ratio(self.found, self.drawn))
         best = (np.arange(len(f)), f.argmax(1))  # of equal ones the lowest threshold
-        counts = (self.confirmed, self.predicted, self.found, self.drawn)
-        confirmed, predicted, found, drawn = (count[best].sum() for count in counts)
+        confirmed, predicted, found, drawn = (count[best].sum() for count in self._counts)
         return float(_f(_ratio(confirmed, predicted), _ratio(found, drawn)))
 
     @property

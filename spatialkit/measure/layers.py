@@ -107,6 +107,8 @@ class _Meter:
         self.sums.update(maps)
 
     def rows(self) -> Iterator[dict]:
+        if self.sums is None:
+            raise ValueError("puts out nothing for these images")
         try:
             values = self.sums.per_map().tolist()
         except ValueError as error:
@@ -159,7 +161,7 @@ class StepSums:
     so that squared steps to the right and down and squared Laplacians are all that has to be added up.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._shape: tuple[int, ...] = ()  # (C, H, W) of all maps
 
     def update(self, maps: Tensor) -> None:

@@ -36,7 +36,7 @@ def peak_bytes(step: Callable[[], Iterable[Tensor] | None]) -> int:
 class _Watch(TorchDispatchMode):
     """Keeps a list of the births (+ bytes) and deaths (- bytes) of storages, each with a number of its own."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.events: list[tuple[int, int]] = []
         self._numbers: dict[int, int] = {}  # address of the storage object -> number, while it lives

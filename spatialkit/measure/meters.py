@@ -54,8 +54,10 @@ class Measure(Protocol):
         blank: The rows of a layer that cannot be measured, without values.
     """
 
-    places: bool
-    blank: Sequence[Mapping]
+    @property
+    def places(self) -> bool: ...
+    @property
+    def blank(self) -> Sequence[Mapping]: ...
 
     def __call__(self, layer: Layer) -> Meter:
         """A meter for a layer, or a ValueError that says why it has none."""
@@ -168,7 +170,7 @@ class _Reading:
         of_layer = {"layer": self.layer.name, "depth": self.layer.depth, "value": math.nan}
         for measure, meter, rows in zip(self.measures, self.meters, self.tables, strict=True):
             why = meter if isinstance(meter, str) else self.layer.why or self.layer.note
-            yield from (of_layer | {"why": why} | row for row in rows or measure.blank)
+            yield from ({**of_layer, "why": why, **row} for row in rows or measure.blank)
 
 
 def _meter(measure: Measure, layer: Layer) -> Meter | str:

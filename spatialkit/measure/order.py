@@ -106,12 +106,12 @@ def two_hop_means(images: Tensor | np.ndarray, scale: int = 1, neighbours: str =
     at_once = maps.is_cpu and maps.dtype == dtype and scale == 1  # nothing is copied
     n_maps = len(maps) if at_once else max(1, _PIXELS_AT_A_TIME // maps[0].numel())
 
-    means = []
+    parts = []
     for x in maps.split(n_maps):
         x = x.to(dtype)
         x = F.avg_pool2d(x, scale) if scale > 1 else x
-        means.append(mean_squares(x, neighbours))
-    means = torch.cat(means)  # (N * C, 2)
+        parts.append(mean_squares(x, neighbours))
+    means = torch.cat(parts)  # (N * C, 2)
     if not means.isfinite().all():
         raise ValueError(
             f"images hold nan or inf, or differences whose squares are too large for {dtype}: "

@@ -206,23 +206,24 @@ def perturbed(
             noise like another.
     """
     numbers = range(first, first + len(images))
-    made = {}
+    made: dict[str, Tensor] = {}
     for name, perturb in sorted(perturbations.items(), key=lambda item: _goes_by(item[1]) is not None):
-        source = _goes_by(perturb)
-        if source is None:
-            made[name] = perturb(images, numbers, seed)
-        elif _goes_by(perturbations.get(source, perturb)) is not None:
-            raise ValueError(f"noise {name!r} must be like a perturbation of known size beside it, not like {source!r}")
+        if not isinstance(perturb, Noise) or perturb.like is None:
+            got = perturb(images, numbers, seed)
+        elif _goes_by(perturbations.get(perturb.like, perturb)) is not None:
+            raise ValueError(
+                f"noise {name!r} must be like a perturbation of known size beside it, not like {perturb.like!r}"
+            )
         else:
-            size = torch.linalg.vector_norm((made[source].double() - images.double()).flatten(1), dim=1)
-            made[name] = perturb.added(images, numbers, seed, size)
-        got = made[name]
+            size = torch.linalg.vector_norm((made[perturb.like].double() - images.double()).flatten(1), dim=1)
+            got = perturb.added(images, numbers, seed, size)
         if not isinstance(got, Tensor) or (got.shape, got.dtype) != (images.shape, images.dtype):
-            got = f"{got.dtype} of {tuple(got.shape)}" if isinstance(got, Tensor) else type(got).__name__
+            kind = f"{got.dtype} of {tuple(got.shape)}" if isinstance(got, Tensor) else type(got).__name__
             raise ValueError(
                 f"perturbation {name!r} must return images as it gets them, {images.dtype} of "
-                f"{tuple(images.shape)}; it returned {got}"
+                f"{tuple(images.shape)}; it returned {kind}"
             )
+        made[name] = got
     return {name: made[name].to(images.device) for name in perturbations}
 
 
@@ -260,7 +261,8 @@ def _image_size(images: Tensor, what: str) -> tuple[int, int]:
     _check_floating(images, what)
     if images.ndim != 4:
         raise ValueError(f"a {what} needs images (N, C, H, W), got {tuple(images.shape)}")
-    return images.shape[-2:]
+    H, W = images.shape[-2:]
+    return H, W
 
 
 def _check_floating(images: Tensor, what: str) -> None:

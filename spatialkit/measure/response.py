@@ -153,7 +153,7 @@ def _names(perturbations: Mapping[str, Perturbation], normalise: Sequence[str]) 
     rows = []
     if "mean square" in normalise:
         rows += [(name, "mean square", "G" if isinstance(p, Noise) else "D") for name, p in perturbations.items()]
-        rows += [(f"{p.like} / {name}", "mean square", "R") for name, p in _noises(perturbations)]
+        rows += [(f"{like} / {name}", "mean square", "R") for name, like in _noises(perturbations)]
     if "cosine" in normalise:
         rows += [(name, "cosine", "cosine") for name in perturbations]
     return [dict(zip(("perturbation", "normaliser", "measure"), row, strict=True)) for row in rows]
@@ -167,14 +167,14 @@ def _measures(
         squares = dict(zip(perturbations, spread.squares(), strict=True))
         between = spread.mean_square_of_pairs()
         yield from (ratio(square, between) for square in squares.values())
-        yield from (ratio(squares[noise.like], squares[name]) for name, noise in _noises(perturbations))
+        yield from (ratio(squares[like], squares[name]) for name, like in _noises(perturbations))
     if "cosine" in normalise:
         yield from (ratio(cosine, spread.median_cosine_of_pairs()) for cosine in spread.cosines())
 
 
-def _noises(perturbations: Mapping[str, Perturbation]) -> list[tuple[str, Noise]]:
-    """Noises that are like another perturbation, with their names."""
-    return [(name, p) for name, p in perturbations.items() if isinstance(p, Noise) and p.like is not None]
+def _noises(perturbations: Mapping[str, Perturbation]) -> list[tuple[str, str]]:
+    """Names of noises that are like another perturbation, and of that."""
+    return [(name, p.like) for name, p in perturbations.items() if isinstance(p, Noise) and p.like is not None]
 
 
 def _check(images, normalise, pairs, batch, seed) -> None:

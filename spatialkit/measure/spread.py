@@ -110,7 +110,8 @@ class Spread:
             raise ValueError(f"puts out {str(versions.dtype).removeprefix('torch.')}, not real numbers")
         if self.n_seen == 0:
             self._shape = shape
-            self._axes = sorted(range(2, versions.ndim), key=lambda axis: -versions.stride(axis))
+            strides = versions.stride()
+            self._axes = sorted(range(2, versions.ndim), key=lambda axis: -strides[axis])
         if shape != self._shape:
             raise ValueError(f"puts out {tuple(shape)} for some images, {tuple(self._shape)} for others")
         rows = versions.permute(0, 1, *self._axes).reshape(*versions.shape[:2], shape.numel())
@@ -140,7 +141,7 @@ class Spread:
 
     def _settle(self) -> None:
         """With the first images together: their mean, their distances from it, and those of all their pairs."""
-        first, self._first = self._first, None
+        first, self._first = self._first, self._first.new_empty(0)
         self._reference = origin = first[0].clone()
         for k in _cuts(first.shape[1], len(first), first.device):
             part = first[:, k]

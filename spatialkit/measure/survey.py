@@ -90,7 +90,9 @@ class Survey:
             raise ValueError(f"layer {layer.name!r} {why}: leave it out")
 
 
-def asked_for(model: nn.Module, layers: str | Sequence[str] | None, own_input: bool) -> tuple:
+def asked_for(
+    model: nn.Module, layers: str | Sequence[str] | None, own_input: bool
+) -> tuple[str | list[str] | None, bool]:
     """Which layers of the network are asked for, and whether the images themselves are, as ``input``.
 
     Args:
@@ -138,8 +140,8 @@ def survey(
     watched, own = asked_for(model, layers, own_input)
     found = Survey([], {}, strict=True) if own and watched == [] else _modules(model, images, watched, places)
     if own:
-        side = tuple(images.shape[-2:])
-        grid = Grid((2, 3), side) if images.ndim == 4 else f"images are {tuple(images.shape[1:])}, not maps"
+        side = _sides(images)
+        grid = Grid((2, 3), side) if side else f"images are {tuple(images.shape[1:])}, not maps"
         found.layers.insert(0, Layer("input", "input", grid=grid))
     return found
 
@@ -147,18 +149,16 @@ def survey(
 def _modules(model: nn.Module, images: Tensor, layers: str | list[str] | None, places: bool) -> Survey:
     """`survey` of the network's modules."""
     _check_statistics(model)
-    modules, strict = modules_of(model), not (layers is None or isinstance(layers, str))
-    first = list(bases_of(layers, modules)) if strict else []
-    modules = {name: modules[name] for name in [*first, *modules]}
-    wanted = set(layers) if strict else ()
+    modules, named = modules_of(model), layers if isinstance(layers, list) else []
+    modules = {name: modules[name] for name in [*bases_of(named, modules), *modules]}
 
     def taken(call: Call) -> bool:
-        if strict:
-            return call.base in wanted or call.name in wanted
+        if named:
+            return call.base in named or call.name in named
         return call.inner and call.base != "" if layers == "blocks" else not call.inner
 
-    pictures = images.ndim == 4 and min(images.shape[-2:]) > 1 and not images.is_complex()
-    side = tuple(images.shape[-2:]) if places and pictures else None
+    side = _sides(images) if places and not images.is_complex() else None
+    side = side if side and min(side) > 1 else None
     long, short = _two_batches(images, side is not None)
     try:
         many = _recorded(model, long, modules, taken)
@@ -171,22 +171,31 @@ def _modules(model: nn.Module, images: Tensor, layers: str | list[str] | None, p
         warnings.warn(f"{_NO_STATISTICS}; layers behind it have untrained scales", UserWarning, stacklevel=5)
     found = list(_layers(many, _recorded(model, short, modules, taken, seed=1), len(long), len(short), side, places))
     if any(layer.why == _MIXING for layer in found):
-        again, known = _by_base(_recorded(model, long, modules, taken, seed=2)), _by_base(many)
-        for layer in found:
-            pairs = [(a.tensor, b.tensor) for a, b in zip(again[layer.base], known[layer.base], strict=False)]
-            if layer.why == _MIXING and not all(_same(a, b) for a, b in pairs if a is not None and b is not None):
-                layer.why = _RANDOM
+        _blame_noise(found, many, _recorded(model, long, modules, taken, seed=2))
     silent = _silent(modules, {output.base for output in many}, layers)
-    if not found or (isinstance(unwrapped(model), torch.jit.ScriptModule | torch.fx.GraphModule) and len(found) < 2):
-        raise ValueError(
-            f"layer {', '.join(map(repr, layers))} puts out nothing: leave it out"
-            if strict
-            else "none of the network's modules runs by itself, as in a traced or exported network, or one without "
-            "blocks: pass the network that it was made of, or name layers"
-        )
-    if strict and (missing := [n for n in layers if n not in {x for o in found for x in (o.name, o.base)}]):
+    if missing := [n for n in named if n not in {x for o in found for x in (o.name, o.base)}]:
         raise ValueError(f"layer {', '.join(map(repr, missing))} puts out nothing: leave it out")
-    return Survey(found + silent, {output.base: output.use for output in many}, strict)
+    hidden = isinstance(unwrapped(model), torch.jit.ScriptModule | torch.fx.GraphModule) and len(found) < 2
+    if not named and (hidden or not found):
+        raise ValueError(
+            "none of the network's modules runs by itself, as in a traced or exported network, or one without blocks: "
+            "pass the network that it was made of, or name layers"
+        )
+    return Survey(found + silent, {output.base: output.use for output in many}, strict=bool(named))
+
+
+def _blame_noise(found: list[Layer], known: list[_Output], again: list[_Output]) -> None:
+    """What puts out other numbers for the same batch does not mix its images, or not only: it is random."""
+    of_known, of_again = _by_base(known), _by_base(again)
+    for layer in found:
+        pairs = [(a.tensor, b.tensor) for a, b in zip(of_again[layer.base], of_known[layer.base], strict=False)]
+        if layer.why == _MIXING and not all(_same(a, b) for a, b in pairs if a is not None and b is not None):
+            layer.why = _RANDOM
+
+
+def _sides(images: Tensor) -> tuple[int, int] | None:
+    """Rows and columns of images N x C x H x W."""
+    return (images.shape[2], images.shape[3]) if images.ndim == 4 else None
 
 
 @dataclass
@@ -205,17 +214,19 @@ def _recorded(
     model: nn.Module, batch: Tensor, modules: Mapping[str, nn.Module], taken: Callable, seed: int = 0
 ) -> list[_Output]:
     """Copies of what the layers put out for one batch, in order; a network that draws does so from ``seed``."""
-    outputs, kinds, note = [], {}, ""
+    outputs: list[_Output] = []
+    kinds: dict[int, tuple[str | None, Tensor | None]] = {}  # by id; the tensor is kept, so that no other takes its id
+    note = ""
 
     def see(call: Call) -> None:
         nonlocal note
         module, tensor = modules[call.base], first_tensor(call.output)
         if tensor is not None:
             given = first_tensor(call.inputs)
-            known = kinds.get(id(given), (None,))[0]
+            known, _ = kinds.get(id(given), (None, None))
             same = call.inner or tensor is given  # what an inner module put out, or passed through
-            kind = kinds.get(id(tensor), (None,))[0] if same else kind_of(module, given, tensor, known)
-            kinds[id(tensor)] = kind, tensor  # kept, so that no other takes its id
+            kind = kinds.get(id(tensor), (None, None))[0] if same else kind_of(module, given, tensor, known)
+            kinds[id(tensor)] = kind, tensor
         if not note and _without_statistics(module):
             note = _NO_STATISTICS
         if taken(call):
@@ -245,29 +256,29 @@ def _layers(many: list[_Output], few: list[_Output], n_many: int, n_few: int, si
         short = of_few[base]
         single = [_fit(a.tensor, b.tensor, n_many, n_few) for a, b in zip(long, short, strict=False)]
         if len(long) == len(short) and (len(long) == 1 or not all(isinstance(fit, str) for fit in single)):
-            pairs = [(output, output.tensor, fit, False) for output, fit in zip(long, single, strict=True)]
+            fits, gathered = list(zip(long, single, strict=True)), False
         else:
             whole = _joined(long)
             fit = _fit(whole, _joined(short), n_many, n_few)
             if isinstance(fit, str):
                 fit = f"is used {len(long)} times for {n_many} images, and no output holds all of them"
-            pairs = [(_Output(base, base, 1, whole, long[0].kind, long[0].note), whole, fit, True)]
-        for output, tensor, fit, gathered in pairs:
+            fits, gathered = [(_Output(base, base, 1, whole, long[0].kind, long[0].note), fit)], True
+        for output, fit in fits:
             layer = Layer(output.name, base, gathered=gathered, note=output.note)
             if isinstance(fit, str):
                 layer.why = fit
             else:
                 layer.axis, layer.per_image, layer.inner = fit
-                if places:
-                    layer.grid = find_grid(layer.images_first(tensor, n_many), output.kind, side, n_many)
+                if places and output.tensor is not None:
+                    layer.grid = find_grid(layer.images_first(output.tensor, n_many), output.kind, side, n_many)
             made.append((order[output.name], layer))
     yield from (layer for _, layer in sorted(made, key=lambda each: each[0]))
 
 
 def _joined(outputs: list[_Output]) -> Tensor | None:
-    tensors = [output.tensor for output in outputs]
-    fits = tensors and all(t is not None and t.ndim and t.shape[1:] == tensors[0].shape[1:] for t in tensors)
-    return torch.cat(tensors) if fits else None
+    tensors = [output.tensor for output in outputs if output.tensor is not None and output.tensor.ndim]
+    alike = len(tensors) == len(outputs) and len({t.shape[1:] for t in tensors}) == 1
+    return torch.cat(tensors) if alike else None
 
 
 def _fit(long: Tensor | None, short: Tensor | None, n_long: int, n_short: int) -> tuple[int, int, bool] | str:
@@ -329,7 +340,8 @@ def _silent(modules: Mapping[str, nn.Module], ran: set[str], layers) -> list[Lay
 def _without_statistics(module: nn.Module) -> bool:
     if not isinstance(module, nn.modules.batchnorm._BatchNorm) or module.running_mean is None:
         return False
-    return not bool(module.running_mean.any()) and bool((module.running_var == 1).all())
+    mean, variance = module.running_mean, module.running_var
+    return not bool(mean.any()) and variance is not None and bool((variance == 1).all())
 
 
 def _check_statistics(model: nn.Module) -> None:

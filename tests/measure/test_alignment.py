@@ -135,7 +135,7 @@ def test_steps_count_the_short_way_round_and_reflections_as_infinite(maps):
 def test_rejects_what_does_not_fit(maps):
     with pytest.raises(ValueError, match="both must be"):
         alignment_residual(maps, maps[:1], I)
-    with pytest.raises(ValueError, match=r"maps must be \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"matrices must be \(2, 2\)"):
         alignment_residual(maps, maps, torch.zeros(3))
     with pytest.raises(ValueError, match="no pixel"):
         alignment_residual(maps, maps, I, radius=0.1, every=8)

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from spatialkit.measure import layer_orderness, orderness_of_each
-from spatialkit.measure.layers import PathSums, StepSums
+from spatialkit.measure.grids import Grid
+from spatialkit.measure.layers import LayerOrderness, PathSums, StepSums
+from spatialkit.measure.survey import Layer
 from spatialkit.models import PlainCNN
 
 
@@ -127,3 +129,9 @@ def test_is_the_same_on_a_gpu(network, images):
     here = layer_orderness(network, images, BLOCKS)["value"]
     there = layer_orderness(copy.deepcopy(network).cuda(), images, BLOCKS)["value"]
     np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-4)
+
+
+def test_a_meter_that_saw_no_images_says_so():
+    meter = LayerOrderness()(Layer("conv", "conv", grid=Grid((2, 3), (5, 5))))
+    with pytest.raises(ValueError, match="puts out nothing for these images"):
+        list(meter.rows())
