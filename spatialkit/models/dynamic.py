@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spatialkit.models.atoms import gaussian_atoms
+from spatialkit.theory import gaussian_atoms
 
 __all__ = ["DynamicBlock", "Pose", "SteerableFrame", "interpolation_weights", "steering_functions"]
 
