@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from spatialkit.lab import context
-from spatialkit.models import PlainCNN
+from spatialkit.models import RFNN, AttributeCNN, DynamicBlock, IRevNet, PlainCNN, rfnin
 from spatialkit.train import adam, error_rate, fit, gradients, loop, one_cycle, sgd
 
 
@@ -323,6 +323,32 @@ def test_bfloat16_trains_nearly_as_float32_does(around):
         assert history["loss"].iloc[-1] < 0.5 * math.log(2)
     difference = (bits(models[0]) - bits(models[1])).norm() / (bits(models[0]) - bits(network())).norm()
     assert 0 < difference < 0.2  # 8 bits of a number, over 56 steps
+
+
+SMALL = {"values": 4, "factors": 3, "window": (3, 3), "first_stride": 2, "halved": (4,)}
+FAMILIES = {
+    "attributes": lambda: AttributeCNN((1, 8, 8), 2, **SMALL),
+    "attributes, plus": lambda: AttributeCNN((1, 8, 8), 2, plus=True, **SMALL),
+    "RFNN": lambda: RFNN(image_shape=(1, 8, 8), classes=2, width=9, dropout=(0.1, 0.1, 0.1), initial="he"),
+    "RFNiN": lambda: rfnin((1, 8, 8), 2, 1, widths=(8, 8), dropout=0.1),
+    "i-RevNet": lambda: IRevNet((1, 8, 8), 2, (1, 1), strides=(1, 2), logits_only=True),
+    "dynamic": lambda: nn.Sequential(
+        DynamicBlock(1, 16, orders=(0, 1)), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("precision", gradients.PRECISIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_learns_in_both_precisions(family, precision):
+    torch.manual_seed(0)
+    images, labels = problem(64, side=8)  # the mean of an image tells the class
+    model = FAMILIES[family]()
+    options = {"epochs": 10, "seed": 0, "batch": 16, "optimizer": adam(1e-2), "precision": precision}
+    losses = fit(model, images, labels, **options)["loss"]
+    assert losses.iloc[-1] < 0.5 * losses.iloc[0]
+    assert error_rate(model, images, labels) <= 0.1
+    assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
 @pytest.mark.parametrize(("optimizer", "match"), [
