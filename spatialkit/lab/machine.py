@@ -11,7 +11,7 @@ __all__ = ["bfloat16_units", "bfloat16_words", "matrix_units", "of_machine", "pr
 _FLAGS = {"AMX": "amx_bf16", "AVX512_BF16": "avx512_bf16"}  # from the fastest; as Linux names them
 _WORDS = {
     "AMX": "with matrix units for bfloat16 (AMX)",
-    "AVX512_BF16": "without matrix units for bfloat16 (AVX512_BF16 alone): training in it may be slower than in float32",
+    "AVX512_BF16": "with AVX512_BF16 alone, no matrix units for bfloat16: training in it may be slower than in float32",
     "none": "without matrix units for bfloat16: training in it is slower than in float32",
     "unknown": "with unknown units for bfloat16: benchmarks/precision.py measures whether training in it pays",
 }
