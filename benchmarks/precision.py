@@ -12,7 +12,7 @@ import time
 import pandas as pd
 import torch
 
-from spatialkit.lab import matrix_units
+from spatialkit.lab import bfloat16_words
 from spatialkit.models import build
 from spatialkit.train import fit, sgd
 
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--csv", help="also write the table to this file")
     arguments = parser.parse_args()
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
-    print(f"{where}; processor with{'' if matrix_units() else 'out'} matrix units for bfloat16")
+    print(f"{where}; processor {bfloat16_words()}")
     table = measure(arguments.rounds, arguments.images, arguments.batch)
     print(table.to_string(index=False, float_format=lambda v: f"{v:.2f}"))
     if arguments.csv:

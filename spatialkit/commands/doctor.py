@@ -11,15 +11,14 @@ from pathlib import Path
 
 from loky import cpu_count
 
-from spatialkit.commands import report
 from spatialkit.commands.plan import choose_profile, data_sets, select
-from spatialkit.lab import settings
+from spatialkit.lab import bfloat16_words, settings
 
 __all__ = ["doctor"]
 
 _INSTALL = "pip install -c constraints.txt -e '.[all]'"
 _BASE = ("torchvision", "numpy", "pandas", "matplotlib")
-_TOOLS = ("papermill", "jupyterlab", "nbval", "ruff", "dask")
+_TOOLS = ("papermill", "jupyterlab", "nbval", "ruff", "mypy", "coverage", "dask")
 _GET_DATA = "set SPATIALKIT_DATA to a folder that holds it, or go online: it is then downloaded"
 
 
@@ -37,7 +36,8 @@ def _versions(names: tuple[str, ...]) -> None:
 
 def _python() -> None:
     _say("found", "python", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
-    _say("found", "cores", f"{cpu_count()} usable, {report.units()}; OMP_NUM_THREADS {settings.threads()}")
+    _say("found", "cores", f"{cpu_count()} usable; OMP_NUM_THREADS {settings.threads()}")
+    _say("found", "processor", bfloat16_words())
 
 
 def _device() -> None:

@@ -33,12 +33,8 @@ def _words(seconds: float) -> str:
 def opening(records: list[dict], plan: Plan, n_notebooks: int) -> str:
     """The first line of a run: profile and why, how much, how long, and on what kind of processor."""
     takes = duration_words(records, plan, n_notebooks)
-    return f"profile {plan.profile} ({plan.reason}): {count(n_notebooks, 'notebook')}, {takes}; processor {units()}"
-
-
-def units() -> str:
-    """Whether training in bfloat16 pays here, in words."""
-    return f"with{'' if lab.matrix_units() else 'out'} matrix units for bfloat16"
+    notebooks = count(n_notebooks, "notebook")
+    return f"profile {plan.profile} ({plan.reason}): {notebooks}, {takes}; processor {lab.bfloat16_words()}"
 
 
 def duration_words(records: list[dict], plan: Plan, n_notebooks: int) -> str:

@@ -18,7 +18,7 @@ _WHERE = {
     "executors": ("Processes", "Serial"),
     "fingerprint": ("fingerprint_of_module",),
     "ledger": ("same_module",),
-    "machine": ("matrix_units", "processor"),
+    "machine": ("bfloat16_words", "matrix_units", "processor"),
     "origins": ("Tables", "is_swept"),
     "profiles": ("begin", "pick"),
     "provenance": ("code_behind", "describe", "now", "summary"),

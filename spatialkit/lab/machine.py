@@ -6,7 +6,15 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["matrix_units", "of_machine", "processor"]
+__all__ = ["bfloat16_units", "bfloat16_words", "matrix_units", "of_machine", "processor"]
+
+_FLAGS = {"AMX": "amx_bf16", "AVX512_BF16": "avx512_bf16"}  # from the fastest; as Linux names them
+_WORDS = {
+    "AMX": "with matrix units for bfloat16 (AMX)",
+    "AVX512_BF16": "with AVX512_BF16 alone, no matrix units for bfloat16: training in it may be slower than in float32",
+    "none": "without matrix units for bfloat16: training in it is slower than in float32",
+    "unknown": "with unknown units for bfloat16: benchmarks/precision.py measures whether training in it pays",
+}
 
 
 def of_machine() -> dict:
@@ -35,7 +43,26 @@ def matrix_units() -> bool:
 
     Others, such as those of Arm, are not looked for.
     """
-    return re.search(r"\bamx_bf16\b", _cpuinfo()) is not None
+    return bfloat16_units() == "AMX"
+
+
+def bfloat16_units() -> str:
+    """What the processor multiplies bfloat16 with.
+
+    Returns:
+        "AMX": products of matrices; "AVX512_BF16": of vectors alone; "none"; "unknown" where Linux lists no flags of
+        an x86 processor.
+    """
+    listed = re.search(r"^flags\s*: (.+)$", _cpuinfo(), re.MULTILINE)
+    if listed is None:
+        return "unknown"
+    flags = set(listed[1].split())
+    return next((name for name, flag in _FLAGS.items() if flag in flags), "none")
+
+
+def bfloat16_words() -> str:
+    """The same as the end of a sentence on the processor, with what it means for training."""
+    return _WORDS[bfloat16_units()]
 
 
 def _cpuinfo() -> str:

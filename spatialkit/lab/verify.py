@@ -244,10 +244,6 @@ def _bridge(claim: _Claim, old: _Twin, new: _Twin, root: Path, within: float, be
     )  # fmt: skip
 
 
-def _leads(task: str, record: dict, code: str, root: Path) -> bool:
-    return ledger.path(task, record["made"]["code"], code, ledger.read(root)) is not None
-
-
 def _received(side: _Twin, claim: _Claim, key: str) -> list[dict]:
     try:
         return side.receive()

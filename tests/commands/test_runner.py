@@ -65,7 +65,7 @@ def four_fates(tmp_path_factory):
 def test_first_line_names_profile_reason_and_duration(four_fates):
     first = four_fates[1].stdout.splitlines()[0]
     assert first.startswith("profile smoke (as asked): 4 notebooks, ") and "minute" in first
-    assert first.endswith(f"; processor with{'' if lab.matrix_units() else 'out'} matrix units for bfloat16")
+    assert first.endswith(f"; processor {lab.bfloat16_words()}")
 
 
 def test_failures_give_a_summary_and_a_nonzero_exit(four_fates):
