@@ -5,8 +5,8 @@
 Forward and backward at the eight shapes of RFNiN for images of 32 px and order 3: its four layers of 96 channels, with
 one scale and with several; the first ones need no gradient of the images. Each turn times both ways, one after the
 other, on one thread; a ratio is of one turn, and the median over turns is printed with the smallest and the largest.
-Above 1, composing is faster. The last row is a first layer in three dimensions with sigma 4, the kernel composed, against
-axis after axis (`separable`); there 1 / ratio is what the axes gain.
+Above 1, composing is faster. The last row is a first layer in three dimensions with sigma 4, the kernel composed
+against axis after axis (`separable`); there 1 / ratio is what the axes gain.
 """
 
 import argparse
