@@ -73,7 +73,7 @@ def _unit_tests(base: Path, jobs: int) -> Part:
     spread = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
     env = environment(base / "build" / "unit", SPATIALKIT_SMOKE=str(base / "build" / "smoke"))
     if sys.version_info >= (3, 12):
-        env["COVERAGE_CORE"] = "sysmon"  # costs nearly nothing
+        env["COVERAGE_CORE"] = "sysmon"  # cheaper than a trace function
     _coverage_of(base, "erase")
     return pytest_part("unit tests", ["tests", *spread], base, env, covered=True)
 
@@ -90,7 +90,7 @@ def _coverage(base: Path, jobs: int) -> Part:
     _coverage_of(base, "combine", "--quiet")
     status, percent = _coverage_of(base, "report", "--format=total")
     if status == 0:
-        return Part("coverage", 1, 0, f"{percent} % of the package's lines")
+        return Part("coverage", 1, 0, f"{percent.split()[-1]} % of the package's lines")
     print(_coverage_of(base, "report", "--skip-covered", "--sort=cover")[1])
     return Part("coverage", 0, 1, "too few lines of the package ran in the unit tests, or none were noted")
 
