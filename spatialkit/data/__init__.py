@@ -7,8 +7,7 @@ from spatialkit.data.deformed import deformed_classes
 from spatialkit.data.fetch import DataMissing
 from spatialkit.data.imagenet import imagenet_images
 from spatialkit.data.oriented import BlobOutlines, oriented_textures, outline
-from spatialkit.data.posed import POSE, Poses, add_clutter, in_pose
-from spatialkit.data.scale_detection import (
+from spatialkit.data.point_pairs import (
     PointImages,
     ScaleDetection,
     all_pairs,
@@ -17,6 +16,7 @@ from spatialkit.data.scale_detection import (
     scale_labels,
     two_points,
 )
+from spatialkit.data.posed import POSE, Poses, add_clutter, in_pose
 from spatialkit.data.sets import TITLES
 from spatialkit.data.swap import block_swap, pad_to_multiple
 

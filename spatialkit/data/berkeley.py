@@ -46,18 +46,18 @@ class BoundaryImages:
 
 
 def boundary_images(
-    split: str = "train", n: int | None = None, root: str | os.PathLike | None = None
+    split: str = "train", n: int | None = None, folder: str | os.PathLike | None = None
 ) -> BoundaryImages:
     """Images of the Berkeley segmentation data set (BSDS500) and the boundary maps of all their annotators.
 
     Images are 321 x 481 or 481 x 321 px; a map is True at boundary pixels, about 1.8 % of all. Files are looked for in
-    ``root``, or else in the folder that ``SPATIALKIT_DATA`` names, then in the cache folder, and checked against their
-    sums.
+    ``folder``, or else in the folder that ``SPATIALKIT_DATA`` names, then in the cache folder, and checked against
+    their sums.
 
     Args:
         split: ``"train"`` (200 images), ``"val"`` (100) or ``"test"`` (200).
         n: How many, the first ones; by default all.
-        root: Folder that holds ``BSDS500``.
+        folder: Folder that holds ``BSDS500``.
 
     Raises:
         ValueError: If there is no such split, n is out of range, or a file is truncated or altered.
@@ -71,7 +71,7 @@ def boundary_images(
         raise ValueError(f"split must be one of {', '.join(_SPLITS)}; got {split!r}")
     if n is not None and n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
-    found = _read(split, n, fetch.folders(root))
+    found = _read(split, n, fetch.folders(folder))
     note_loaded(f"bsds500/{split}", _WORDS, found.sha256, found.content)
     return found
 

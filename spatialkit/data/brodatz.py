@@ -22,13 +22,13 @@ _NUMBER, _SIDE = 112, 640  # D1 to D112, px
 _WORDS = "scans of 640 px"
 
 
-def brodatz_textures(split: str = "train", block: int = 1, root: str | os.PathLike | None = None) -> Tensor:
+def brodatz_textures(split: str = "train", block: int = 1, folder: str | os.PathLike | None = None) -> Tensor:
     """The textures D1 to D112 of Brodatz's album, grey; every fourth is for test.
 
     Args:
         split: ``"train"`` (84 textures) or ``"test"`` (28: D4, D8, ..., D112).
         block: Side of the averaged blocks, px, a divisor of 640.
-        root: Folder that holds ``textures``; by default as `spatialkit.data.load`.
+        folder: Folder that holds ``textures``; by default as `spatialkit.data.load`.
 
     Returns:
         ``(T, 640 / block, 640 / block)``, float32, from 0 to 1.
@@ -44,7 +44,7 @@ def brodatz_textures(split: str = "train", block: int = 1, root: str | os.PathLi
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     if block < 1 or _SIDE % block:
         raise ValueError(f"block must be a divisor of {_SIDE} px, got {block}")
-    archive = files.required(_FILE, _SUM, fetch.folders(root))
+    archive = files.required(_FILE, _SUM, fetch.folders(folder))
     numbers = [i for i in range(1, _NUMBER + 1) if (i % 4 == 0) == (split == "test")]
     with zipfile.ZipFile(io.BytesIO(archive)) as packed:
         textures = torch.stack([_pixels(packed.read(f"D{i}.png"), block) for i in numbers])

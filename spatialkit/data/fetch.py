@@ -40,9 +40,9 @@ def cache_folder() -> Path:
     return home.resolve() / ".cache" / "spatialkit" if home else places.root() / "build" / "cache"
 
 
-def folders(root: str | os.PathLike | None) -> tuple[Path, ...]:
-    """Where to look, in order: ``root``, or else ``SPATIALKIT_DATA``, if given; then the cache folder."""
-    first = Path(root).expanduser().resolve() if root else settings.data()
+def folders(folder: str | os.PathLike | None) -> tuple[Path, ...]:
+    """Where to look, in order: ``folder``, or else ``SPATIALKIT_DATA``, if given; then the cache folder."""
+    first = Path(folder).expanduser().resolve() if folder else settings.data()
     return tuple(dict.fromkeys([*([first] if first else []), cache_folder()]))
 
 

@@ -1,5 +1,7 @@
 """Layers of attribute networks: space by nine shifted views and a matrix product, attributes by a 2-D convolution."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ def marginal(x: Tensor) -> Tensor:
 
 
 def patches(x: Tensor, stride: int, circular: bool) -> Tensor:
-    """Nine shifted views of an array N x H x W x A x B, row by row: the pixels of 3 x 3 windows, 9 x N x H' x W' x A x B."""
+    """The pixels of 3 x 3 windows of x, N x H x W x A x B, row by row: nine shifted views, 9 x N x H' x W' x A x B."""
     H, W = x.shape[1:3]
     x = _extended(_extended(x, 1, 1, circular), 2, 1, circular)
     return torch.stack([x[:, dy : dy + H : stride, dx : dx + W : stride] for dy in range(3) for dx in range(3)])
@@ -56,7 +58,7 @@ class ColourLayer(nn.Module):
 
     def __init__(self, channels: int, filters: int, stride: int, circular: bool):
         super().__init__()
-        mode = "circular" if circular else "zeros"
+        mode: Literal["zeros", "circular"] = "circular" if circular else "zeros"
         self.convolution = nn.Conv2d(channels, filters, 3, stride, 1, bias=False, padding_mode=mode)
         self.norm = nn.BatchNorm2d(filters)
         nn.init.normal_(self.convolution.weight, std=_DEVIATION)
@@ -97,6 +99,9 @@ class PatchNorm(nn.Module):
         affine: Whether there are a scale and a shift.
     """
 
+    running_mean: Tensor
+    running_covariance: Tensor
+
     def __init__(self, filters: int, affine: bool, epsilon: float = 1e-5, momentum: float = 0.1):
         super().__init__()
         self.epsilon, self.momentum = epsilon, momentum
@@ -112,7 +117,7 @@ class PatchNorm(nn.Module):
         """
         mean, covariance = self._moments(p) if self.training else (self.running_mean, self.running_covariance)
         scale = ((h @ covariance * h).sum(dim=1).clamp_min(0) + self.epsilon).rsqrt()
-        if self.weight is None:
+        if self.weight is None or self.bias is None:
             return mean, scale, torch.zeros_like(scale)
         return mean, scale * self.weight, self.bias
 
@@ -128,7 +133,7 @@ class PatchNorm(nn.Module):
 
 
 class FactoredLayer(_AttributeLayer):
-    """x_j, N x H x W x v_(j-2) x v_(j-1) x v_j, of x_(j-1): Q products of a filter h along space and g along attributes.
+    """x_j, N x H x W x v_(j-2) x v_(j-1) x v_j, of x_(j-1): Q products of filters h along space and g along attributes.
 
     Without ``plus`` all is linear up to the last normalisation, and only the sum of the products is applied: a
     convolution of the nine pixels of a patch, instead of Q channels.

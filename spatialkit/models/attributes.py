@@ -43,6 +43,12 @@ class AttributeCNN(nn.Module):
         average: Whether logits are averages; if not, sums.
         seed: Seed of the initial weights, N(0, 0.05^2).
 
+    Attributes:
+        layers: The eleven layers; layer j makes x_j.
+        free_parameters: Numbers that define the convolutions, as the source counts them: no biases, no normalisations.
+            Without ``plus`` these are the sums of products of g and h, of which there are fewer numbers than in g and
+            h: 97,650 for 10 classes, 344,640 with ``plus``; 250,308 and 887,424 for 100 classes, windows of 11 x 11.
+
     Raises:
         ValueError: If counts do not fit each other or a name is unknown.
 
@@ -77,14 +83,18 @@ class AttributeCNN(nn.Module):
         circular, step = padding == "circular", attribute_stride
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.layers = nn.ModuleList([ColourLayer(image_shape[0], values, first_stride, circular)])
+            layers: list[ColourLayer | WindowLayer | FactoredLayer]
+            layers = [ColourLayer(image_shape[0], values, first_stride, circular)]
             for j in range(2, _DEPTH + 1):
-                filters = classes if j == _DEPTH and not dense else values
-                options = {"stride": 2 if j in halved else 1, "step": step, "circular": circular}
+                filters, stride = classes if j == _DEPTH and not dense else values, 2 if j in halved else 1
                 if j == 2:
-                    self.layers.append(WindowLayer(filters, window[1], **options))
+                    layers.append(WindowLayer(filters, window[1], stride=stride, step=step, circular=circular))
                 else:
-                    self.layers.append(FactoredLayer(factors, filters, window, plus, **options))
+                    layers.append(
+                        FactoredLayer(factors, filters, window, plus, stride=stride, step=step, circular=circular)
+                    )
+            self.layers = nn.ModuleList(layers)
+            self.free_parameters = sum(layer.free_parameters for layer in layers)
             self.classifier = nn.Linear(values, classes) if dense else nn.Identity()
 
     @classmethod
@@ -95,24 +105,13 @@ class AttributeCNN(nn.Module):
         """
         return cls(image_shape, classes, **{"plus": True, "dense": True, "halved": (4, 8), **options})
 
-    @property
-    def free_parameters(self) -> int:
-        """Numbers that define the convolutions, as the source counts them: no biases, no normalisations.
-
-        Without ``plus`` these are the sums of products of g and h, of which there are fewer numbers than in g and h:
-        97,650 for 10 classes, 344,640 with ``plus``; 250,308 and 887,424 for 100 classes and windows of 11 x 11.
-        """
-        return sum(layer.free_parameters for layer in self.layers)
-
     def forward(self, images: Tensor) -> Tensor:
         """Logits, N x classes."""
         return self.resume(images, 0)
 
     def arrays(self, images: Tensor) -> Iterator[Tensor]:
         """x_1 to x_11: N x H x W x v_1, then N x H x W x v_1 x v_2, then N x H x W x v_(j-2) x v_(j-1) x v_j."""
-        if images.shape[1:] != self.image_shape:
-            raise ValueError(f"images must be N x {' x '.join(map(str, self.image_shape))}, got {tuple(images.shape)}")
-        x = images
+        x = self._checked(images)
         for layer in self.layers:
             x = layer(x)
             yield x
@@ -122,11 +121,16 @@ class AttributeCNN(nn.Module):
         if not 0 <= j <= _DEPTH:
             raise ValueError(f"j must be one of 0 to {_DEPTH}, got {j}")
         if j == 0:
-            *_, x = self.arrays(x)
-        for layer in list(self.layers)[j or _DEPTH :]:
+            x = self._checked(x)
+        for layer in self.layers[j:]:
             x = layer(x)
         x = x.flatten(1, -2)  # N, places x attributes, v_11
         return self.classifier(x.mean(dim=1) if self.average else x.sum(dim=1))
+
+    def _checked(self, images: Tensor) -> Tensor:
+        if images.shape[1:] != self.image_shape:
+            raise ValueError(f"images must be N x {' x '.join(map(str, self.image_shape))}, got {tuple(images.shape)}")
+        return images
 
 
 def _check(image_shape, classes, values, factors, window, padding, first_stride, halved, attribute_stride) -> None:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spatialkit.models.atoms import gaussian_atoms
+from spatialkit.theory import gaussian_atoms
 
 __all__ = ["DynamicBlock", "Pose", "SteerableFrame", "interpolation_weights", "steering_functions"]
 
@@ -178,8 +178,8 @@ class DynamicBlock(nn.Module):
     network's outputs stand in the place of the steering functions, one for each entry of F, bounded by 1.
 
     Args:
-        channels: Of the input.
-        outputs: Channels of the output.
+        in_channels: Of the input.
+        out_channels: Of the output.
         orders, sigma, nodes: Of the frame.
         pose: ``"network"``, ``"maximum"`` or ``"none"``.
         steering: Whether steering functions are applied.
@@ -201,8 +201,8 @@ class DynamicBlock(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        outputs: int,
+        in_channels: int,
+        out_channels: int,
         *,
         orders: Sequence[int] = (1,),
         sigma: float | tuple[float, float] = 1.0,
@@ -217,10 +217,10 @@ class DynamicBlock(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
-        if min(channels, outputs, hidden, layers, context, angles) < 1 or context % 2 == 0:
+        if min(in_channels, out_channels, hidden, layers, context, angles) < 1 or context % 2 == 0:
             raise ValueError(
-                f"counts must be at least 1 and the context odd; got {channels=}, {outputs=}, {hidden=}, {layers=}, "
-                f"{context=}, {angles=}"
+                f"counts must be at least 1 and the context odd; got {in_channels=}, {out_channels=}, {hidden=}, "
+                f"{layers=}, {context=}, {angles=}"
             )
         if pose not in _POSES:
             raise ValueError(f"pose must be one of {', '.join(_POSES)}; got {pose!r}")
@@ -228,13 +228,13 @@ class DynamicBlock(nn.Module):
         if pose != "network" and len(self.frame.sigmas) > 1:
             raise ValueError(f"without a pose network give one width, got {sigma}")
         self.kind, self.steering, self.angles = pose, steering, angles
-        self.n_poses = 1 if shared else channels
+        self.n_poses = 1 if shared else in_channels
         self.n_entries = 1 if steering else sum((n + 1) ** 2 for n in orders)
         self.reach = 1 + layers * (context - 1)  # px of the frame's responses that a pose depends on
-        responses = channels * len(self.frame.sigmas) * len(self.frame.atoms)
+        responses = in_channels * len(self.frame.sigmas) * len(self.frame.atoms)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.weights = nn.Conv2d(channels * len(self.frame.atoms), outputs, 1)
+            self.weights = nn.Conv2d(in_channels * len(self.frame.atoms), out_channels, 1)
             per_pose = self.n_entries + (len(self.frame.sigmas) > 1)
             widths = [responses, *[hidden] * (layers - 1), self.n_poses * per_pose]
             self.pose_network = _pose_network(widths, context) if pose == "network" else None
@@ -244,7 +244,7 @@ class DynamicBlock(nn.Module):
         return self._pose(self.frame(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """``(N, C, H, W)`` -> ``(N, outputs, H, W)``."""
+        """``(N, C, H, W)`` -> ``(N, out_channels, H, W)``."""
         responses = self.frame(images)
         if self.kind == "maximum":
             return torch.stack([self._at(responses, 2 * math.pi * k / self.angles) for k in range(self.angles)]).amax(0)

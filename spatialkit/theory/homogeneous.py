@@ -13,7 +13,7 @@ import pandas as pd
 __all__ = ["homogeneous_sensitivities", "pixel_response", "step_moments"]
 
 
-def step_moments(kernel: int) -> tuple[float, float]:
+def step_moments(kernel_size: int) -> tuple[float, float]:
     """Mean and variance of one step, uniform on F integers; in px and px^2.
 
     The integers are -(F - 1) / 2 ... (F - 1) / 2 for odd F and -F / 2 ... F / 2 - 1 for even F. So the mean is 0 or
@@ -25,12 +25,12 @@ def step_moments(kernel: int) -> tuple[float, float]:
     References:
         Tomasini et al. (2023), appendix A, whose Proposition 1 prints other constants (see notebook 09).
     """
-    if kernel < 1:
-        raise ValueError(f"kernel must be at least 1, got {kernel}")
-    return (0.0 if kernel % 2 else -0.5), (kernel**2 - 1) / 12
+    if kernel_size < 1:
+        raise ValueError(f"kernel_size must be at least 1, got {kernel_size}")
+    return (0.0 if kernel_size % 2 else -0.5), (kernel_size**2 - 1) / 12
 
 
-def pixel_response(kernel: int, depth: int, size: int) -> np.ndarray:
+def pixel_response(kernel_size: int, depth: int, size: int) -> np.ndarray:
     """What layers 0 ... ``depth`` of stride 1 make of a pixel of value 1, float64, depth + 1 x size.
 
     The pixel sits in the middle, ``size // 2``, of a ring. Row k is h_k: sums to 1, and has k times the moments of
@@ -39,17 +39,17 @@ def pixel_response(kernel: int, depth: int, size: int) -> np.ndarray:
     Raises:
         ValueError: If a number is below 1 (depth: 0).
     """
-    mean, _ = step_moments(kernel)
+    mean, _ = step_moments(kernel_size)
     if size < 1 or depth < 0:
         raise ValueError(f"size must be at least 1 and depth at least 0, got {size} and {depth}")
-    first = -(kernel // 2)
+    first = -(kernel_size // 2)
     rows = [np.eye(1, size, size // 2)[0]]
     for _ in range(depth):
-        rows.append(sum(np.roll(rows[-1], first + f) for f in range(kernel)) / kernel)
+        rows.append(sum(np.roll(rows[-1], first + f) for f in range(kernel_size)) / kernel_size)
     return np.stack(rows)
 
 
-def homogeneous_sensitivities(kernel: int, depth: int, size: int, stride: int = 1) -> pd.DataFrame:
+def homogeneous_sensitivities(kernel_size: int, depth: int, size: int, stride: int = 1) -> pd.DataFrame:
     """Sensitivities of homogeneous ReLU layers for one active pixel, exactly, at finite depth.
 
     The response to a move by one pixel is eq. 4 of the source, D_k = ||f_k(pixel moved) - f_k(pixel)||^2 /
@@ -58,7 +58,7 @@ def homogeneous_sensitivities(kernel: int, depth: int, size: int, stride: int = 
     ``plain``, which the ReLU of layer 1 rectifies; ``linear``, plain noise without any ReLU.
 
     Args:
-        kernel: Filter size F.
+        kernel_size: Filter size F.
         depth: Number of layers K.
         size: Length of the ring L; with stride F a multiple of F^K.
         stride: 1 or F.
@@ -73,19 +73,21 @@ def homogeneous_sensitivities(kernel: int, depth: int, size: int, stride: int = 
     References:
         Tomasini et al. (2023), eqs. 4 to 9; the closed forms at finite depth are ours (derived in notebook 09).
     """
-    if kernel < 1 or depth < 1 or size < 2:
-        raise ValueError(f"need kernel and depth of at least 1 and size of at least 2, got {kernel}, {depth}, {size}")
+    if kernel_size < 1 or depth < 1 or size < 2:
+        raise ValueError(
+            f"need kernel_size and depth of at least 1 and size of at least 2, got {kernel_size}, {depth}, {size}"
+        )
     if stride == 1:
-        return pd.DataFrame(_with_stride_1(kernel, depth, size))
-    if stride != kernel:
-        raise ValueError(f"stride must be 1 or the kernel's {kernel}, got {stride}")
-    if size % kernel**depth:
-        raise ValueError(f"{depth} layers of stride {kernel} do not fit {size} pixels")
+        return pd.DataFrame(_with_stride_1(kernel_size, depth, size))
+    if stride != kernel_size:
+        raise ValueError(f"stride must be 1 or kernel_size, {kernel_size}; got {stride}")
+    if size % kernel_size**depth:
+        raise ValueError(f"{depth} layers of stride {kernel_size} do not fit {size} pixels")
     rows = []
     for k in range(1, depth + 1):
-        field = kernel**k
+        field = kernel_size**k
         crossing = 1 / field if field < size else 0.0  # a single unit has no border
-        plain = kernel ** (k - 1) * _MEAN**2 + _VARIANCE
+        plain = kernel_size ** (k - 1) * _MEAN**2 + _VARIANCE
         row = {"layer": k, "receptive field": field, "D": 2 * crossing}
         rows.append(row | {"G rectified": field * _MEAN**2 + _VARIANCE, "G plain": plain, "G linear": 1.0})
     return pd.DataFrame(rows)
@@ -95,15 +97,19 @@ _MEAN = 1 / math.sqrt(2 * math.pi)  # of max(0, g) with g ~ N(0, 1)
 _VARIANCE = 1 / 2 - 1 / (2 * math.pi)
 
 
-def _with_stride_1(kernel: int, depth: int, size: int) -> list[dict]:
-    shapes = pixel_response(kernel, depth, size)
+def _with_stride_1(kernel_size: int, depth: int, size: int) -> list[dict]:
+    shapes = pixel_response(kernel_size, depth, size)
     auto = np.array([[h @ np.roll(h, d) for d in range(size)] for h in shapes])  # a_k(d)
     variance = auto[1, 0]  # of plain noise after the first filter
     rectified = variance * _covariance_of_rectified(auto[1] / variance)
     rows = []
     for k in range(1, depth + 1):
         norm = auto[k, 0]
-        row = {"layer": k, "receptive field": math.sqrt(k * step_moments(kernel)[1]), "D": 2 * (1 - auto[k, 1] / norm)}
+        row = {
+            "layer": k,
+            "receptive field": math.sqrt(k * step_moments(kernel_size)[1]),
+            "D": 2 * (1 - auto[k, 1] / norm),
+        }
         row |= {"G rectified": _MEAN**2 / norm + _VARIANCE, "G plain": float(rectified @ auto[k - 1]) / norm}
         rows.append(row | {"G linear": 1.0})
     return rows

@@ -89,7 +89,7 @@ class _HingeSteps(Steps):
             raise ValueError(f"the backward pass is written for relu and tanh, not {model.activation!r}")
         self.model, self.images, self.labels = model, images.transpose(1, 2), labels.to(images)
         self.look_ahead, self.measure = look_ahead, measure
-        self.gain, self.tanh = math.sqrt(model.kernel), model.activation == "tanh"
+        self.gain, self.tanh = math.sqrt(model.kernel_size), model.activation == "tanh"
         self.width, depth = len(model.beta), len(model.weights)
         self.rate = learning_rate * self.width
         self.shrink = 1 - self.rate * 2 * ridge / (self.width * depth)
@@ -190,13 +190,13 @@ class _HingeSteps(Steps):
     def unfolded(self, y: Tensor) -> Tensor:
         """All windows of y, N x L x C, as rows."""
         N, L, C = y.shape
-        if self.model.stride == self.model.kernel:
-            return y.reshape(N * L // self.model.stride, self.model.kernel * C)
+        if self.model.stride == self.model.kernel_size:
+            return y.reshape(N * L // self.model.stride, self.model.kernel_size * C)
         return y.reshape(N * L, C).index_select(0, self.window(N, L, 1)).view(N * L, -1)
 
     def folded(self, d_z: Tensor, w: Tensor, scale: float, N: int) -> Tensor:
         """The gradient by the layer below, N * L x C, from that by z: the transpose of window and weights."""
-        F, L = self.model.kernel, len(d_z) // N
+        F, L = self.model.kernel_size, len(d_z) // N
         if self.model.stride == F:
             return (d_z @ w).mul_(scale).view(N * L * F, -1)
         turned = w.view(self.width, F, -1).transpose(0, 1).reshape(F * self.width, -1)  # rows: (f, c_out)
@@ -205,7 +205,7 @@ class _HingeSteps(Steps):
     def window(self, N: int, L: int, sign: int) -> Tensor:
         """Index of the row below (sign 1), or of the row above (-1), for each row and place f in the window."""
         if (N, L, sign) not in self.indices:
-            places = sign * (torch.arange(self.model.kernel) - self.model.offset)
+            places = sign * (torch.arange(self.model.kernel_size) - self.model.offset)
             inside = (torch.arange(L)[:, None] + places) % L
             self.indices[N, L, sign] = (torch.arange(N)[:, None, None] * L + inside).flatten()
         return self.indices[N, L, sign]

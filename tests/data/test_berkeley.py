@@ -44,7 +44,7 @@ def small(tmp_path, cache, monkeypatch):
 
 def test_images_and_maps_are_those_of_the_files(small):
     folder, truth = small
-    found = data.boundary_images("val", root=folder)
+    found = data.boundary_images("val", folder=folder)
     assert found.names == ("7", "12", "3") and len(found) == 3 and found.split == "val"
     for name, image, maps in zip(found.names, found.images, found.annotations, strict=True):
         pixels, expected = truth[name]
@@ -56,7 +56,7 @@ def test_images_and_maps_are_those_of_the_files(small):
 
 def test_the_first_images_are_the_same(small):
     folder, _ = small
-    every, two = data.boundary_images("val", root=folder), data.boundary_images("val", 2, root=folder)
+    every, two = data.boundary_images("val", folder=folder), data.boundary_images("val", 2, folder=folder)
     assert two.names == every.names[:2] and all(a.equal(b) for a, b in zip(two.images, every.images, strict=False))
     assert two.content != every.content and two.sha256 == every.sha256
 
@@ -65,7 +65,7 @@ def test_what_was_read_is_noted(small):
     folder, _ = small
     for _ in range(2):  # also when it is remembered
         with watch() as seen:
-            found = data.boundary_images("val", root=folder)
+            found = data.boundary_images("val", folder=folder)
         assert seen["bsds500/val"]["content"] == found.content[:16]
 
 
@@ -74,15 +74,15 @@ def test_damage_is_found(small):
     path = folder / "BSDS500/images.zip"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"images\.zip is truncated or altered: expected sha256"):
-        data.boundary_images("val", root=folder)
+        data.boundary_images("val", folder=folder)
 
 
 def test_a_missing_file_is_named(small, tmp_path):
     folder, _ = small
     with pytest.raises(data.DataMissing, match=r"(?s)BSDS500/boundaries_test\.npz is not in .*Set SPATIALKIT_DATA"):
-        data.boundary_images("test", root=folder)
+        data.boundary_images("test", folder=folder)
     with pytest.raises(data.DataMissing, match="boundaries_val"):
-        data.boundary_images("val", root=tmp_path / "nowhere")
+        data.boundary_images("val", folder=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("arguments, match", [
@@ -92,7 +92,7 @@ def test_a_missing_file_is_named(small, tmp_path):
 ])  # fmt: skip
 def test_refuses_bad_input(small, arguments, match):
     with pytest.raises(ValueError, match=match):
-        data.boundary_images(*arguments, root=small[0])
+        data.boundary_images(*arguments, folder=small[0])
 
 
 @pytest.mark.parametrize("split, n, annotations, share, content", [

@@ -34,38 +34,38 @@ def small(tmp_path, cache, monkeypatch):
 
 
 def test_textures_are_the_files(small):
-    root, truth = small
+    folder, truth = small
     for split, numbers in (("train", [1, 2, 3, 5, 6, 7, 9]), ("test", [4, 8])):
-        found = data.brodatz_textures(split, root=root)
+        found = data.brodatz_textures(split, folder=folder)
         expected = torch.from_numpy(np.stack([truth[i] for i in numbers])) / 255
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
 def test_blocks_are_means(small):
-    root, truth = small
-    found = data.brodatz_textures("test", block=4, root=root)
+    folder, truth = small
+    found = data.brodatz_textures("test", block=4, folder=folder)
     assert found.shape == (2, 2, 2)
     assert float(found[1, 0, 1]) == pytest.approx(truth[8][:4, 4:].mean() / 255)
 
 
 def test_what_was_read_is_noted(small):
     with watch() as seen:
-        data.brodatz_textures("test", block=2, root=small[0])
+        data.brodatz_textures("test", block=2, folder=small[0])
     assert seen["brodatz/test"]["copy"] == "scans of 640 px, means of 2 x 2"
 
 
 def test_refuses_bad_input(small, tmp_path):
-    root, _ = small
+    folder, _ = small
     with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'val'"):
-        data.brodatz_textures("val", root=root)
+        data.brodatz_textures("val", folder=folder)
     for block in (0, 3):
         with pytest.raises(ValueError, match=f"block must be a divisor of 8 px, got {block}"):
-            data.brodatz_textures(block=block, root=root)
+            data.brodatz_textures(block=block, folder=folder)
     with pytest.raises(data.DataMissing, match=r"brodatz_640\.zip is not in"):
-        data.brodatz_textures(root=tmp_path / "nowhere")
-    (root / brodatz._FILE).write_bytes(b"half")
+        data.brodatz_textures(folder=tmp_path / "nowhere")
+    (folder / brodatz._FILE).write_bytes(b"half")
     with pytest.raises(ValueError, match="truncated or altered"):
-        data.brodatz_textures(root=root)
+        data.brodatz_textures(folder=folder)
 
 
 def test_the_album_fills_blobs():

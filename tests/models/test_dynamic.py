@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spatialkit.models.atoms import gaussian_atoms
 from spatialkit.models.dynamic import DynamicBlock, SteerableFrame, interpolation_weights, steering_functions
+from spatialkit.theory import gaussian_atoms
 
 ORDERS = [(1,), (2,), (0, 1, 2), (1, 3)]
 

@@ -151,7 +151,7 @@ def test_the_normalisation_is_the_sources():
 
 
 def test_initial_weights_of_the_network_for_mnist():
-    source, he = RFNN(), RFNN(initial="he")
+    source, he = (RFNN(initial=initial).requires_grad_(False) for initial in ("source", "he"))
     weights = source.layers[1][1].coefficients
     assert float(weights.abs().max()) <= 1 and float(weights.var()) == pytest.approx(1 / 3, rel=0.02)  # 24,576 draws
     assert float(source.head[-1].weight.std()) == pytest.approx(0.01, rel=0.02)

@@ -74,7 +74,7 @@ def test_the_law_of_large_depth():
 @pytest.mark.parametrize(("call", "match"), [
     (lambda: step_moments(0), "at least 1"),
     (lambda: pixel_response(3, -1, 8), "depth at least 0"),
-    (lambda: homogeneous_sensitivities(3, 2, 9, 2), "stride must be 1 or the kernel's 3"),
+    (lambda: homogeneous_sensitivities(3, 2, 9, 2), "stride must be 1 or kernel_size, 3"),
     (lambda: homogeneous_sensitivities(2, 4, 24, 2), "do not fit 24 pixels"),
 ])  # fmt: skip
 def test_refuses_bad_input(call, match):
