@@ -75,7 +75,7 @@ def _replace(claim: str, lines: list[dict], found: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "scorecard.csv"
     with FileLock(path.with_suffix(".lock")):
-        kept = [row for row in _read(path) if row["claim"] != claim and row["verdict"] != "not run"] + lines
+        kept = [row for row in _read(path) if row["claim"] != claim and row["profile"]] + lines
         rows = []
         for name, listed in catalogue().items():
             none = {"claim": name, "what": listed["artefact"], "verdict": "not run"}

@@ -1,6 +1,7 @@
 """Networks, one file per family, and a zoo of known architectures."""
 
 from spatialkit.models.attributes import AttributeCNN
+from spatialkit.models.baselines import all_cnn, lin_nin, resnet20
 from spatialkit.models.basis import BasisConv2d, BasisConv3d
 from spatialkit.models.channels import shuffle_channels
 from spatialkit.models.circular import ACTIVATIONS, CircularCNN
@@ -33,13 +34,16 @@ __all__ = [
     "SteerableFrame",
     "VGGStyle",
     "affine_matrix",
+    "all_cnn",
     "angle_scale_shift",
     "build",
     "compose",
     "equal_widths",
     "irevnet_imagenet",
+    "lin_nin",
     "pretrained",
     "resample",
+    "resnet20",
     "rfnin",
     "rfnin_bases",
     "same_size",

@@ -246,6 +246,15 @@ def test_no_old_row_of_a_claim_stays_and_no_row_of_another_goes(table, own_folde
     assert sorted(r["what"] for r in rows if r["verdict"] != "not run") == ["c", "d", "e"]
 
 
+def test_a_part_that_was_not_run_keeps_its_row(table, own_folders):
+    row = {"what": "counts", "ours": Estimate(1.0), "verdict": "replicated"}
+    missing = {"what": "accuracies", "ours": Estimate(float("nan")), "verdict": "not run"}
+    claims.record("ha.tab8", [row, missing], table)
+    claims.record("so.eq4", [row], table)
+    rows = csv.DictReader((own_folders / "figures/scorecard.csv").open(encoding="utf-8"))
+    assert [r["what"] for r in rows if r["claim"] == "ha.tab8"] == ["counts", "accuracies"]
+
+
 def test_the_scorecard_is_written_under_its_lock(table, own_folders, monkeypatch):
     write, held = lab.atomic_write, []
 

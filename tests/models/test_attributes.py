@@ -1,5 +1,6 @@
 """Attribute networks: the source's counts, layers written out another way, and the proposition on translations."""
 
+import itertools
 import math
 
 import pytest
@@ -94,6 +95,37 @@ def test_a_layer_is_its_equation(plus, circular, stride, step, shape, training):
     z = F.elu(z) if plus else z
     expected = F.elu(normalised(along_attributes(z, layer.g, step, circular), -1, layer.norm, outer))
     torch.testing.assert_close(layer(x), expected, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("circular", [False, True])
+def test_a_layer_is_a_direct_loop_over_five_dimensions(circular):
+    """Offset by offset of the window, place by place; an index beyond the border gives 0, or goes round."""
+    layer = shuffled(FactoredLayer(3, 2, (3, 5), False, stride=1, step=2, circular=circular))
+    x, sides = draw(2, 3, 4, 3, 4, 6), (3, 4, 4, 6)
+
+    def at(z, *place):
+        if circular:
+            return z[:, *(i % n for i, n in zip(place, sides, strict=False))]
+        inside = all(0 <= i < n for i, n in zip(place, sides, strict=False))
+        return z[:, *place] if inside else torch.zeros_like(z[:, *(0 for _ in place)])
+
+    z = torch.empty(2, *sides, 3, dtype=torch.float64)
+    for y, u in itertools.product(range(3), range(4)):
+        windows = itertools.product(range(3), range(3))
+        z[:, y, u] = sum(at(x.sum(dim=3), y + i - 1, u + k - 1)[..., None] * layer.h[:, i, k] for i, k in windows)
+    z, out = normalised(z.detach(), -1), torch.empty(2, 3, 4, 2, 3, 2, dtype=torch.float64)
+    for y, u, a, b in itertools.product(range(3), range(4), range(2), range(3)):
+        windows = itertools.product(range(3), range(5))
+        out[:, y, u, a, b] = sum(at(z, y, u, 2 * a + i - 1, 2 * b + k - 2) @ layer.g[:, :, i, k].T for i, k in windows)
+    torch.testing.assert_close(layer(x), F.elu(normalised(out, -1, layer.norm)), atol=1e-10, rtol=1e-10)
+
+
+def test_the_rank_of_a_layer_is_nine_at_most_however_many_factors_it_has():
+    layer = FactoredLayer(32, 4, (3, 5), False, stride=1, step=1, circular=False).double()
+    kernel = layer.effective_kernel().permute(1, 2, 0, 3, 4).reshape(9, -1)  # space by all else
+    assert int(torch.linalg.matrix_rank(kernel)) == 9
+    products = torch.stack([torch.outer(layer.h[q].flatten(), layer.g[:, q].flatten()) for q in range(32)]).detach()
+    assert products.sum(dim=0).shape == kernel.shape and int(torch.linalg.matrix_rank(products.sum(dim=0))) == 9
 
 
 @pytest.mark.parametrize(("circular", "stride", "step"), [(False, 2, 2), (True, 1, 1)])
