@@ -8,6 +8,7 @@ from spatialkit.models.dynamic import DynamicBlock, Pose, SteerableFrame
 from spatialkit.models.irevnet import IRevNet, irevnet_imagenet
 from spatialkit.models.plain import PlainCNN
 from spatialkit.models.rfnn import RFNN, NiN, equal_widths, rfnin, rfnin_bases
+from spatialkit.models.scattering import Scattering, morlet
 from spatialkit.models.stn import STN, same_size
 from spatialkit.models.transformer import SpatialTransformer, affine_matrix, angle_scale_shift, compose, resample
 from spatialkit.models.vgg_style import DOWNSAMPLINGS, VGGStyle
@@ -20,6 +21,7 @@ __all__ = [
     "DOWNSAMPLINGS",
     "RFNN",
     "STN",
+    "Scattering",
     "AttributeCNN",
     "BasisConv2d",
     "BasisConv3d",
@@ -38,6 +40,7 @@ __all__ = [
     "compose",
     "equal_widths",
     "irevnet_imagenet",
+    "morlet",
     "pretrained",
     "resample",
     "rfnin",
