@@ -102,7 +102,7 @@ def morlet(
 ) -> Tensor:
     """A Morlet wavelet: a plane wave under a Gaussian, less what gives it a mean::
 
-        psi(u) = g(u) (exp(i frequency u.e) - b),   g(u) = slant / (2 pi sigma^2) exp(-(v1^2 + slant^2 v2^2) / 2 sigma^2)
+        psi(u) = g(u) (exp(i frequency u.e) - b),  g(u) = slant / (2 pi sigma^2) exp(-(v1^2 + slant^2 v2^2) / 2 sigma^2)
 
     with e = (cos angle, sin angle) along rows (down) and columns (to the right), v1 = u.e, v2 across, and b such that
     the sum is 0.
