@@ -33,6 +33,7 @@ CHANGED = {
     "10": {"factor": 1.5, "amount": 0.8},
     "11": {"digit": 7},
     "15": {"photograph": 200},
+    "12": {"sigma": 1.5, "angle": 50.0},
 }
 
 # Values that cannot be had, and the beginning of the sentence that says so.
@@ -63,6 +64,8 @@ REFUSED = [
     ("10", {"amount": 0.0}, "factor: above 1; amount: not 0"),
     ("11", {"digit": 1}, "digit: one of 2, 3, 4, 5, 7"),
     ("15", {"photograph": 1000}, "photograph: a number from 0 to"),
+    ("12", {"sigma": 3.0}, "sigma: from 1 to 2 px"),
+    ("12", {"angle": 90.0}, "angle: no multiple of 90 degrees"),
 ]
 
 

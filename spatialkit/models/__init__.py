@@ -9,6 +9,7 @@ from spatialkit.models.dynamic import DynamicBlock, Pose, SteerableFrame
 from spatialkit.models.irevnet import IRevNet, irevnet_imagenet
 from spatialkit.models.plain import PlainCNN
 from spatialkit.models.rfnn import RFNN, NiN, equal_widths, rfnin, rfnin_bases
+from spatialkit.models.scattering import Scattering, morlet
 from spatialkit.models.stn import STN, same_size
 from spatialkit.models.transformer import SpatialTransformer, affine_matrix, angle_scale_shift, compose, resample
 from spatialkit.models.vgg_style import DOWNSAMPLINGS, VGGStyle
@@ -30,6 +31,7 @@ __all__ = [
     "NiN",
     "PlainCNN",
     "Pose",
+    "Scattering",
     "SpatialTransformer",
     "SteerableFrame",
     "VGGStyle",
@@ -41,6 +43,7 @@ __all__ = [
     "equal_widths",
     "irevnet_imagenet",
     "lin_nin",
+    "morlet",
     "pretrained",
     "resample",
     "resnet20",

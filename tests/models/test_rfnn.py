@@ -148,6 +148,16 @@ def test_the_normalisation_is_the_sources():
     norm, x = RFNN().layers[0][-1], 30 * torch.randn(1, 64, 2, 2)
     squares = torch.stack([x[:, max(0, c - 4) : c + 5].square().sum(1) for c in range(64)], 1)
     torch.testing.assert_close(norm(x), x / (2 + 1e-4 * squares) ** 0.75)
+    torch.testing.assert_close(norm(x), nn.LocalResponseNorm(9, alpha=9e-4, k=2.0)(x))
+
+
+def test_the_released_first_layer_goes_along_the_axes_with_the_same_result():
+    model, x = RFNN(width=8), torch.randn(2, 1, 28, 28)
+    first = model.layers[0][1]
+    assert first.separable and not model.layers[1][1].separable
+    torch.testing.assert_close(first(x), first.fuse()(x), atol=1e-5, rtol=1e-5)
+    given = [layer[1].basis for layer in model.layers]  # the same atoms, given by hand
+    torch.testing.assert_close(RFNN(given, width=8).eval()(x), model.eval()(x), atol=1e-5, rtol=1e-5)
 
 
 def test_initial_weights_of_the_network_for_mnist():
