@@ -6,6 +6,7 @@ from spatialkit.models.basis import BasisConv2d, BasisConv3d
 from spatialkit.models.channels import shuffle_channels
 from spatialkit.models.circular import ACTIVATIONS, CircularCNN
 from spatialkit.models.dynamic import DynamicBlock, Pose, SteerableFrame
+from spatialkit.models.framed import framed_densenet, framed_resnet
 from spatialkit.models.irevnet import IRevNet, irevnet_imagenet
 from spatialkit.models.plain import PlainCNN
 from spatialkit.models.rfnn import RFNN, NiN, equal_widths, rfnin, rfnin_bases
@@ -41,6 +42,8 @@ __all__ = [
     "build",
     "compose",
     "equal_widths",
+    "framed_densenet",
+    "framed_resnet",
     "irevnet_imagenet",
     "lin_nin",
     "morlet",

@@ -2,7 +2,16 @@
 of receptive fields, how they turn and scale, and the frames they make."""
 
 from spatialkit.theory.continuous import ContinuousCNN, convolve_in_plane
-from spatialkit.theory.frames import frame_bounds, framelets, monomials, pixels, tensor_orders
+from spatialkit.theory.frames import (
+    error_of_a_loss,
+    frame_bounds,
+    frame_operator,
+    framelets,
+    monomials,
+    noise_of_reconstruction,
+    pixels,
+    tensor_orders,
+)
 from spatialkit.theory.gaussian import derivative_orders, gaussian_atoms, gaussian_derivatives, gaussian_scales
 from spatialkit.theory.homogeneous import homogeneous_sensitivities, pixel_response, step_moments
 from spatialkit.theory.invariance import left_after_averaging
@@ -15,7 +24,9 @@ __all__ = [
     "best_steering",
     "convolve_in_plane",
     "derivative_orders",
+    "error_of_a_loss",
     "frame_bounds",
+    "frame_operator",
     "framelets",
     "gaussian_atoms",
     "gaussian_derivatives",
@@ -23,6 +34,7 @@ __all__ = [
     "homogeneous_sensitivities",
     "left_after_averaging",
     "monomials",
+    "noise_of_reconstruction",
     "pixel_response",
     "pixels",
     "plane_points",

@@ -1,4 +1,4 @@
-"""Sets of atoms on a window, and the frame bounds that they have there and as undecimated convolutions.
+"""Sets of atoms on a window: their frame bounds there and as undecimated convolutions, and what noise and losses do.
 
 Atoms are ``(K, size, ..., size)``, float64, with the axes of `spatialkit.theory.gaussian`. Beside the sets here,
 `gaussian_derivatives` makes Gaussian ones; the "first nine" of them are
@@ -12,7 +12,18 @@ from itertools import product
 import torch
 from torch import Tensor
 
-__all__ = ["frame_bounds", "framelets", "monomials", "pixels", "tensor_orders"]
+__all__ = [
+    "error_of_a_loss",
+    "frame_bounds",
+    "frame_operator",
+    "framelets",
+    "monomials",
+    "noise_of_reconstruction",
+    "pixels",
+    "tensor_orders",
+]
+
+_NONE = 1e-12  # of the largest eigenvalue: below, a direction is left out and the rest is rounding
 
 
 def tensor_orders(highest: int) -> list[tuple[int, int]]:
@@ -65,6 +76,25 @@ def monomials(powers: Sequence[tuple[int, int]], size: int) -> Tensor:
     return torch.stack([torch.outer(x**q, x**p) for p, q in powers])
 
 
+def frame_operator(atoms: Tensor) -> Tensor:
+    """S = sum of atom atom' over one window, with x' S x = sum <x, atom>^2: how strongly each direction is measured.
+
+    Its trace is the sum of the squared norms of the atoms. A step of gradient descent on the coefficients of a kernel
+    is one on the kernel, times S.
+
+    Args:
+        atoms: ``(K, size, ..., size)``, or K vectors ``(K, P)``.
+
+    Returns:
+        Shape ``(P, P)`` for P pixels, float64.
+
+    Raises:
+        ValueError: If ``atoms`` has no window.
+    """
+    flat = _checked(atoms).flatten(1)
+    return flat.T @ flat
+
+
 def frame_bounds(atoms: Tensor, side: int | None = None) -> tuple[float, float]:
     """A and B of A |x|^2 <= sum |<x, atom>|^2 <= B |x|^2, the smallest and largest eigenvalue of the frame operator.
 
@@ -84,9 +114,7 @@ def frame_bounds(atoms: Tensor, side: int | None = None) -> tuple[float, float]:
     References:
         Jacobsen's thesis, eq. 7, which says of tight frames what holds for A = B = 1.
     """
-    if atoms.ndim < 2 or not atoms.numel():
-        raise ValueError(f"atoms must be (K, size, ..., size), got {tuple(atoms.shape)}")
-    atoms = atoms.double()
+    atoms = _checked(atoms)
     if side is None:
         values = atoms.new_zeros(atoms[0].numel())
         singular = torch.linalg.svdvals(atoms.flatten(1)).square()  # fewer than pixels: the others are 0
@@ -97,4 +125,57 @@ def frame_bounds(atoms: Tensor, side: int | None = None) -> tuple[float, float]:
         axes = list(range(1, atoms.ndim))
         values = torch.fft.fftn(atoms, s=[side] * len(axes), dim=axes).abs().square().sum(0)
     low, high = float(values.min()), float(values.max())
-    return (low if low > 1e-12 * high else 0.0), high
+    return (low if low > _NONE * high else 0.0), high
+
+
+def noise_of_reconstruction(atoms: Tensor) -> float:
+    """Mean square error of a window restored from coefficients with independent noise of variance 1: trace of S^-1.
+
+    Restored by S^-1 sum c_k atom_k, which no other unbiased linear reconstruction beats. A basis of P orthonormal atoms
+    gives P; P^2 over the trace of S is the least that a set can give, and tight frames do.
+
+    Args:
+        atoms: ``(K, size, ..., size)``, or K vectors ``(K, P)``.
+
+    Returns:
+        The sum over all pixels; nan if the atoms are no frame, so that nothing restores all windows.
+
+    Raises:
+        ValueError: If ``atoms`` has no window.
+    """
+    values = torch.linalg.eigvalsh(frame_operator(atoms))
+    return float((1 / values).sum()) if _spans(values) else math.nan
+
+
+def error_of_a_loss(atoms: Tensor) -> float:
+    """Mean square error of a random kernel when one of its coefficients is set to 0, over the kernel's mean square::
+
+        sum_k |atom_k|^2 |S^-1 atom_k|^2 / (K P)
+
+    The coefficients are those of least norm, <S^-1 kernel, atom_k>; kernels are white, and all coefficients are equally
+    likely to be lost. An orthonormal basis of P atoms gives 1 / P.
+
+    Args:
+        atoms: ``(K, size, ..., size)``, or K vectors ``(K, P)``.
+
+    Returns:
+        No unit; nan if the atoms are no frame, so that some kernels have no coefficients.
+
+    Raises:
+        ValueError: If ``atoms`` has no window.
+    """
+    S, flat = frame_operator(atoms), _checked(atoms).flatten(1)
+    if not _spans(torch.linalg.eigvalsh(S)):
+        return math.nan
+    duals = torch.linalg.solve(S, flat.T).T  # (K, P)
+    return float((flat.square().sum(1) * duals.square().sum(1)).mean() / flat.shape[1])
+
+
+def _spans(eigenvalues: Tensor) -> bool:
+    return bool(eigenvalues.min() > _NONE * eigenvalues.max())
+
+
+def _checked(atoms: Tensor) -> Tensor:
+    if atoms.ndim < 2 or not atoms.numel():
+        raise ValueError(f"atoms must be (K, size, ..., size), got {tuple(atoms.shape)}")
+    return atoms.double()

@@ -68,7 +68,7 @@ def steer_angle(order: int, degrees: float) -> Tensor:
     return torch.linalg.matrix_exp(math.radians(degrees % 360) * B[:, : len(B)])
 
 
-def steer_scale(order: int, factor: float, extra: int = 0) -> Tensor:
+def steer_scale(order: int, factor: float, extra: int = 0, *, brightness: bool = True) -> Tensor:
     """F of an enlargement by ``factor``: the best that atoms up to ``order + extra`` can do, in L2 over the plane.
 
     Not exact: `steering_error` says by how much. The enlarged atom f(u / s) is s^2 times the atom of width s sigma.
@@ -77,6 +77,8 @@ def steer_scale(order: int, factor: float, extra: int = 0) -> Tensor:
         order: Highest total order of the atoms to be moved.
         factor: s, above 0.
         extra: Orders of atoms to be used beyond those that are moved.
+        brightness: Whether derivatives may have a share of the Gaussian itself. Without it the error on the plane is a
+            little larger, and a constant image still gets no answer; photographs are mostly constant.
 
     Returns:
         Shape ``(K, K')``, float64.
@@ -86,11 +88,13 @@ def steer_scale(order: int, factor: float, extra: int = 0) -> Tensor:
     """
     if not 0 < factor < math.inf:
         raise ValueError(f"factor must be above 0 and finite, got {factor}")
-    return best_steering(order, factor * torch.eye(2), extra)
+    return best_steering(order, factor * torch.eye(2), extra, brightness=brightness)
 
 
-def best_steering(order: int, matrix: Tensor, extra: int = 0) -> Tensor:
+def best_steering(order: int, matrix: Tensor, extra: int = 0, *, brightness: bool = True) -> Tensor:
     """F of any linear map T, ``(2, 2)``, by least squares over the plane on the atoms up to ``order + extra``.
+
+    ``brightness`` as for `steer_scale`.
 
     Raises:
         ValueError: If a count is negative, or the map is not finite, invertible and 2 x 2.
@@ -98,7 +102,11 @@ def best_steering(order: int, matrix: Tensor, extra: int = 0) -> Tensor:
     if extra < 0:
         raise ValueError(f"extra must be at least 0, got {extra}")
     u, moved = _moved(order, matrix)
-    return _solve(_atoms(order + extra, u), moved)
+    atoms = _atoms(order + extra, u)
+    F = _solve(atoms, moved)
+    if not brightness and order > 0:
+        F[1:, 0], F[1:, 1:] = 0, _solve(atoms[1:], moved[1:])
+    return F
 
 
 def steering_error(steering: Tensor, order: int, matrix: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Frame bounds by other means, and the facts about 3 x 3 windows."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -9,11 +10,14 @@ from hypothesis import strategies as st
 
 from spatialkit.theory import (
     derivative_orders,
+    error_of_a_loss,
     frame_bounds,
+    frame_operator,
     framelets,
     gaussian_atoms,
     gaussian_derivatives,
     monomials,
+    noise_of_reconstruction,
     pixels,
     tensor_orders,
 )
@@ -93,6 +97,65 @@ def test_energies_of_coefficients_lie_between_the_bounds(seed, which):
     assert A - 1e-12 <= float(energy) <= B + 1e-12
 
 
+def triangle():
+    """Three unit vectors at 120 degrees: the tight frame of the plane with one vector too many."""
+    angles = torch.deg2rad(torch.tensor([90.0, 210.0, 330.0], dtype=torch.float64))
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def test_three_vectors_at_120_degrees():
+    # S = 3/2: tight, and the energy of the coefficients is 3/2 of that of the vector, not 1.
+    torch.testing.assert_close(frame_operator(triangle()), 1.5 * torch.eye(2).double(), atol=1e-14, rtol=0)
+    assert frame_bounds(triangle()) == pytest.approx((1.5, 1.5), abs=1e-14)
+    assert noise_of_reconstruction(triangle()) == pytest.approx(4 / 3, abs=1e-14)  # 2 / A; a basis: 2
+    assert error_of_a_loss(triangle()) == pytest.approx(2 / 9, abs=1e-14)  # a basis: 1 / 2
+
+
+SPANNING = {
+    "framelets": framelets(),
+    "naive": monomials(tensor_orders(2), 3),
+    "fifteen": gaussian_derivatives(4, 0.7, 3),
+}
+
+
+@pytest.mark.parametrize("name", SPANNING)
+def test_noise_and_losses_are_what_a_simulation_finds(name):
+    atoms = SPANNING[name].flatten(1)
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    restore = torch.linalg.pinv(atoms)  # (P, K)
+    errors = (restore @ draw(len(atoms), 20_000)).square().sum(0)
+    assert noise_of_reconstruction(atoms) == pytest.approx(float(errors.mean()), rel=0.05)
+    kernels = draw(9, 20_000)
+    coefficients = restore.T @ kernels  # of least norm: atoms' restore.T = 1
+    torch.testing.assert_close(atoms.T @ coefficients, kernels, atol=1e-10, rtol=0)
+    lost = torch.randint(len(atoms), (20_000,), generator=generator)
+    wrong = coefficients.gather(0, lost[None])[0, :, None] * atoms[lost]
+    assert error_of_a_loss(atoms) == pytest.approx(float(wrong.square().sum(1).mean() / 9), rel=0.1)
+
+
+def test_no_set_has_less_noise_than_a_tight_frame_of_its_energy():
+    for atoms in SPANNING.values():
+        S = frame_operator(atoms)
+        assert noise_of_reconstruction(atoms) > 81 / float(S.trace())
+        tight = torch.linalg.qr(torch.randn(len(atoms), 9, dtype=torch.float64))[0] * (S.trace() / 9).sqrt()
+        assert noise_of_reconstruction(tight) == pytest.approx(81 / float(S.trace()), rel=1e-12)
+
+
+def test_without_a_frame_noise_and_losses_are_not_defined():
+    first = gaussian_atoms(derivative_orders(3)[:9], 0.7, 3)
+    assert math.isnan(noise_of_reconstruction(first)) and math.isnan(error_of_a_loss(first))
+
+
+def test_a_step_on_coefficients_is_a_step_on_the_kernel_times_the_frame_operator():
+    atoms = gaussian_derivatives(4, 0.7, 3).flatten(1)
+    c, target = torch.linspace(-1, 1, 15, dtype=torch.float64).requires_grad_(), torch.arange(9.0).double()
+    kernel = c @ atoms
+    (kernel.sin() * target).sum().backward()
+    downhill = (kernel.detach().cos() * target) @ frame_operator(atoms)
+    torch.testing.assert_close(c.grad @ atoms, downhill, atol=1e-12, rtol=0)
+
+
 def test_three_dimensions():
     atoms = gaussian_derivatives(1, 1.0, 3, dims=3)
     assert frame_bounds(atoms)[0] == 0  # 4 atoms, 27 pixels
@@ -113,7 +176,8 @@ def test_bad_arguments_say_what_is_wrong():
         monomials([(0, 0)], 4)
     with pytest.raises(ValueError, match="at least one"):
         monomials([], 3)
-    with pytest.raises(ValueError, match="atoms must be"):
-        frame_bounds(torch.zeros(3))
+    for function in (frame_bounds, frame_operator, noise_of_reconstruction, error_of_a_loss):
+        with pytest.raises(ValueError, match="atoms must be"):
+            function(torch.zeros(3))
     with pytest.raises(ValueError, match="must hold the window"):
         frame_bounds(framelets(), 2)

@@ -140,6 +140,23 @@ def test_no_scaling_is_the_identity_and_wider_atoms_are_the_enlarged_ones():
     assert (steered - wide).abs().max() < 2e-3 * wide.abs().max()
 
 
+@pytest.mark.parametrize("factor", [0.8, 1.1])
+def test_without_brightness_a_constant_image_gets_no_answer_from_derivatives(factor):
+    order, extra = 3, 2
+    free, apart = (steer_scale(order, factor, extra, brightness=wanted) for wanted in (True, False))
+    means = gaussian_derivatives(order + extra, 3.0, 61).sum((1, 2))  # 1 for the Gaussian, 0 for derivatives
+    assert (free @ means)[1:].abs().max() > 1e-3
+    assert (apart @ means)[1:].abs().max() < 1e-10
+    torch.testing.assert_close(apart[0], free[0], atol=0, rtol=0)
+    errors = [steering_error(F, order, scaling(factor)) for F in (free, apart)]
+    assert (errors[0] <= errors[1] + 1e-12).all() and (errors[1] < 1.3 * errors[0]).all()
+
+
+def test_without_brightness_turns_stay_exact():
+    torch.testing.assert_close(best_steering(3, rotation(33), brightness=False), steer_angle(3, 33), atol=1e-10, rtol=0)
+    assert steer_scale(0, 1.1, brightness=False).shape == (1, 1)
+
+
 def test_shears_are_never_exact():
     assert steering_error(best_steering(3, shear(0.1)), 3, shear(0.1)).min() > 1e-4
 
