@@ -34,6 +34,7 @@ CHANGED = {
     "11": {"digit": 7},
     "15": {"photograph": 200},
     "12": {"sigma": 1.5, "angle": 50.0},
+    "13": {"sigma": 0.9, "degrees": 45.0},
 }
 
 # Values that cannot be had, and the beginning of the sentence that says so.
@@ -66,6 +67,8 @@ REFUSED = [
     ("15", {"photograph": 1000}, "photograph: a number from 0 to"),
     ("12", {"sigma": 3.0}, "sigma: from 1 to 2 px"),
     ("12", {"angle": 90.0}, "angle: no multiple of 90 degrees"),
+    ("13", {"sigma": 5.0}, "sigma: from 0.3 to 1.5 px"),
+    ("13", {"degrees": 360.0}, "sigma: from 0.3 to 1.5 px, or 3 x 3 px show nothing of it; degrees: no full turns"),
 ]
 
 
