@@ -32,6 +32,7 @@ CHANGED = {
     "09": {"shown_kernel": 3, "largest_kernel": 4},
     "10": {"factor": 1.5, "amount": 0.8},
     "11": {"digit": 7},
+    "16": {"epsilon": 0.01},
 }
 
 # Values that cannot be had, and the beginning of the sentence that says so.
@@ -61,6 +62,8 @@ REFUSED = [
     ("10", {"factor": 1.0}, "factor: above 1"),
     ("10", {"amount": 0.0}, "factor: above 1; amount: not 0"),
     ("11", {"digit": 1}, "digit: one of 2, 3, 4, 5, 7"),
+    ("16", {"epsilon": 1e-5}, "epsilon: above 1e-5"),
+    ("16", {"epsilon": 2.0}, "epsilon: above 1e-5"),
 ]
 
 
