@@ -183,6 +183,21 @@ def test_sliders_are_for_front_ends_that_can_ask_their_user(monkeypatch, asked):
     assert asked == [(print, {"steps": (0, 9)})]
 
 
+def test_sliders_bear_their_labels(monkeypatch):
+    shell = SimpleNamespace(kernel=Kernel(allow_stdin=True))
+
+    def show(steps, kind):
+        pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr("IPython.get_ipython", lambda: shell)
+        patch.setattr("IPython.display.display", lambda *_: None)
+        plot.explore(show, labels={"steps": "exchanges per image"}, steps=(0, 9), kind=["a", "b"])
+    assert [control.description for control in show.widget.kwargs_widgets] == ["exchanges per image", "kind"]
+    with pytest.raises(ValueError, match="labels of step, no control; there are steps"):
+        plot.explore(show, labels={"step": "exchanges per image"}, steps=(0, 9))
+
+
 @pytest.mark.parametrize("shell", [None, SimpleNamespace(), SimpleNamespace(kernel=Kernel(allow_stdin=False))])
 def test_a_batch_run_draws_the_first_values_instead(monkeypatch, asked, shell):
     monkeypatch.delenv("SPATIALKIT_OUT")

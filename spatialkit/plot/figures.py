@@ -95,7 +95,7 @@ def show_images(axis, images, columns: int) -> None:
     axis.set_axis_off()
 
 
-def explore(function: Callable, **controls) -> None:
+def explore(function: Callable, labels: dict[str, str] | None = None, **controls) -> None:
     """Sliders for a function where somebody can move them, else its picture for the first values.
 
     Somebody is there when the front end can ask for input: JupyterLab, VS Code and the like can; papermill,
@@ -104,16 +104,26 @@ def explore(function: Callable, **controls) -> None:
 
     Args:
         function: Draws or prints something, given a value for each control.
+        labels: Control -> what stands beside it, in words with units; else the name of the argument.
         **controls: As in ``ipywidgets.interact``: ``(low, high, step)``, a list of choices, a boolean.
             A control begins at the default of its argument, else in the middle or at the first choice.
+
+    Raises:
+        ValueError: If a label belongs to no control.
     """
+    labels = labels or {}
+    if unknown := set(labels) - set(controls):
+        raise ValueError(f"labels of {', '.join(sorted(unknown))}, no control; there are {', '.join(controls)}")
     first = {name: _first_value(function, name, control) for name, control in controls.items()}
     if not _is_interactive():
         function(**first)
         return
     from ipywidgets import interact
 
-    interact(function, **controls)
+    shown = interact(function, **controls)
+    for control in shown.widget.kwargs_widgets if labels else []:
+        control.description = labels.get(control.description, control.description)
+        control.style.description_width = "initial"
 
 
 def _first_value(function: Callable, name: str, control):
