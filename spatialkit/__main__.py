@@ -144,11 +144,11 @@ def _internal(words: list[str]) -> int | None:
         notebook, output, *profile = words[1:]
         return execute(Path(notebook), Path(output), {"profile": profile[1]} if profile else None)
     if words[:1] == ["_scorecard"]:
-        from spatialkit.claims.overview import write_readme_table
+        from spatialkit.claims.overview import write_pages
         from spatialkit.claims.picture import draw
 
         draw()
-        write_readme_table()
+        write_pages()
         return 0
     return None
 
