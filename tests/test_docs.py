@@ -48,7 +48,7 @@ def change(base, block):
         after = f"{before.rstrip()}\n\n{code}"
     else:
         assert before.count(f"\n{line}\n") == 1, f"{header[1]} has no line {line!r}, or several"
-        pair = (code, f"{line}\n") if place == "above the line" else (f"{line}\n", code)
+        pair = (f"{code}\n\n", f"{line}\n") if place == "above the line" else (f"{line}\n", code)
         after = before.replace(f"\n{line}\n", "\n" + "".join(pair))
     file.write_text(after, "utf-8")
     return True
@@ -67,7 +67,10 @@ def extended(tmp_path_factory):
     (base / "session.py").write_text("\n".join(session), "utf-8")
     run = "import runpy; [runpy.run_path(p, run_name='__main__') for p in ('session.py', 'notebooks/17b_zeros.py')]"
     own = {"SPATIALKIT_DATA": "data", "SPATIALKIT_OUT": "out", "SPATIALKIT_JOBS": "1", "SPATIALKIT_OFFLINE": "1"}
-    env = os.environ | own | {"PYTHONPATH": str(base), "MPLBACKEND": "agg"}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")
+    }  # it is a copy that runs
+    env = kept | own | {"PYTHONPATH": str(base), "MPLBACKEND": "agg"}
     done = subprocess.run([sys.executable, "-c", run], cwd=base, env=env, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     return base, done.stdout

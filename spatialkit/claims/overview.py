@@ -20,7 +20,8 @@ _LONGEST = 10  # squares in a bar of the table
 _MARKS = ("<!-- scorecard: begin -->", "<!-- scorecard: end -->")  # in README.md
 _PAGE = """# The scorecard
 
-{totals} Every number with its interval, the source's number, data and command: [scorecard.csv](../figures/scorecard.csv).
+{totals} Every number with its interval, the source's number, data and command:
+[scorecard.csv](../figures/scorecard.csv).
 
 ![One bar per claim, made of its parts, with a mark for its verdict](../figures/scorecard.png)
 
