@@ -1,5 +1,6 @@
 """Sphinx's settings for the book, which `python -m spatialkit book` builds; nothing here asks the network."""
 
+import re
 from pathlib import Path
 
 import spatialkit
@@ -17,13 +18,13 @@ nb_merge_streams = True
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 myst_update_mathjax = False
-# Records and tables are downloads; a file in another place than the pages is meant.
-suppress_warnings = ["myst.header"]
+suppress_warnings = ["myst.header"]  # a heading of the third level right after the first
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 
 # Of MathJax 2, as jupyter-server-mathjax brings it.
 mathjax_path = "mathjax/MathJax.js"
@@ -54,3 +55,21 @@ html_theme_options = {
     "use_repository_button": False,
     "use_source_button": False,
 }
+
+
+def _escape_bars(app, what, name, obj, options, lines):
+    """Docstrings mean |x| as a size and **options as Python does; reStructuredText would read marks of its own."""
+    indent = None  # of the paragraph before a literal block, while inside one
+    for i, line in enumerate(lines):
+        own = len(line) - len(line.lstrip())
+        if indent is not None and line.strip() and own <= indent:
+            indent = None
+        if indent is None:
+            pieces = re.split(r"(``.+?``|`.+?`)", line)
+            pieces[::2] = [re.sub(r"(\||\*\*(?=\w))", lambda m: "\\" + "\\".join(m[1]), piece) for piece in pieces[::2]]
+            lines[i] = "".join(pieces)
+            indent = own if line.rstrip().endswith("::") else None
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", _escape_bars, priority=100)  # before napoleon
