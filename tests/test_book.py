@@ -22,6 +22,7 @@ ROOT = places.root()
 BUILT = ROOT / "build" / "book" / "html"
 
 DRAWING = "figure, axis = plt.subplots()\n" + "\n".join(f"axis.plot({i})" for i in range(6))
+TABLE = [new_output("display_data", {"text/markdown": "| [rs.figB](../figures/rs.figB.png) |"})]
 PICTURE = [new_output("display_data", {"image/png": "iVBORw0KGgo="})]
 
 
@@ -33,7 +34,7 @@ def page(tmp_path):
         new_code_cell(DRAWING, outputs=PICTURE),
         new_code_cell(DRAWING, outputs=PICTURE),
         new_markdown_cell("*Figure so.fig1. An $x_i$ of\ntwo lines.*\n\nMore."),
-        new_code_cell('sk.claims.record("so.fig1", rows, table)\nplt.show()\n' + DRAWING),
+        new_code_cell('sk.claims.record("so.fig1", rows, table)\nplt.show()\n' + DRAWING, outputs=TABLE),
     ]
     nbformat.write(new_notebook(cells=cells), tmp_path / "01_a.ipynb")
     return prepared(tmp_path / "01_a.ipynb")
@@ -53,6 +54,10 @@ def test_code_that_only_draws_is_folded(page):
 def test_a_picture_has_the_words_of_its_caption_or_of_the_paragraph_before(page):
     words = [cell.metadata["mystnb"]["image"]["alt"] for cell in page.cells[1:3]]
     assert words == ["What is drawn here.", "Figure so.fig1. An x_i of two lines."]
+
+
+def test_a_link_to_the_file_of_a_figure_leads_to_the_gallery(page):
+    assert page.cells[-1].outputs[0].data["text/markdown"] == "| [rs.figB](../gallery.html#rs-figb) |"
 
 
 def test_words_of_markdown():

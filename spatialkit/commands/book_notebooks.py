@@ -9,6 +9,7 @@ from pathlib import Path
 __all__ = ["captions", "label", "plain", "prepared", "recorded"]
 
 _CAPTION = re.compile(r"^\*Figure ([\w.]+?)\. (.+?)\*(?=\s|$)", re.MULTILINE | re.DOTALL)
+_FIGURE = re.compile(r"\]\(\.\./figures/([\w.]+)\.png\)")  # as the table of the scorecard links to it
 _FOLDED_FROM = 6  # lines
 _DRAWS = ("plt.", "sns.", "def draw_", "axis.")
 _SHOWN = ("lab.task", "claims.record", "import ")  # what a reader came for
@@ -16,7 +17,12 @@ _SHOWN = ("lab.task", "claims.record", "import ")  # what a reader came for
 
 def label(kind: str, name: str) -> str:
     """The name of a place: ``label("claim", "so.fig1")`` is ``claim-so-fig1``."""
-    return f"{kind}-{name.replace('.', '-').lower()}"
+    return f"{kind}-{_name(name)}"
+
+
+def _name(name: str) -> str:
+    """As Sphinx names the place of a heading."""
+    return name.replace(".", "-").lower()
 
 
 def plain(text: str) -> str:
@@ -62,6 +68,7 @@ def prepared(path: Path):
             cells += [new_markdown_cell(f"({name})=", id=name) for name in names]
             _fold(cell)
             _describe(cell, notebook.cells, number)
+            _lead_to_gallery(cell)
         cells.append(cell)
     notebook.cells = cells
     return notebook
@@ -72,6 +79,15 @@ def _fold(cell) -> None:
     draws = any(word in cell.source for word in _DRAWS) and not any(word in cell.source for word in _SHOWN)
     if draws and len(cell.source.splitlines()) >= _FOLDED_FROM:
         cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+
+
+def _lead_to_gallery(cell) -> None:
+    """Links of an output to the file of a figure become links to its place in the gallery."""
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if "text/markdown" in data:
+            found = data["text/markdown"]
+            data["text/markdown"] = _FIGURE.sub(lambda m: f"](../gallery.html#{_name(m[1])})", found)
 
 
 def _describe(cell, cells: list, number: int) -> None:
