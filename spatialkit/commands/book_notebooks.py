@@ -91,10 +91,10 @@ def _lead_to_gallery(cell) -> None:
 
 
 def _describe(cell, cells: list, number: int) -> None:
-    """Give the pictures of a cell words: the caption that follows, else the first sentence before."""
+    """Give the pictures of a cell words: the caption right below, else the last paragraph before."""
     if not any("image/png" in output.get("data", {}) for output in cell.outputs):
         return
-    after = next((_CAPTION.search(c.source) for c in cells[number + 1 :] if c.cell_type == "markdown"), None)
+    after = next((_CAPTION.search(c.source) for c in cells[number + 1 : number + 2] if c.cell_type == "markdown"), None)
     before = [c.source for c in cells[:number] if c.cell_type == "markdown"]
     words = f"Figure {after[1]}. {after[2]}" if after else (before[-1].rpartition("\n\n")[2] if before else "A picture")
     cell.metadata["mystnb"] = {"image": {"alt": plain(words)}}
