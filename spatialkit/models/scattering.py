@@ -74,7 +74,7 @@ class Scattering(nn.Module):
 
     def _mean(self, spectrum: Tensor, j: int) -> Tensor:
         """Convolved with phi and sampled every 2^J px, without the margins; from a map sampled every 2^j px."""
-        low = torch.fft.ifft2(_folded(spectrum * _cropped(self.phi, j), self.J - j)).real
+        low = torch.fft.ifft2(_folded(spectrum * _cropped(self.phi, j), self.J - j)).real  # type: ignore[arg-type]
         return low[..., 1:-1, 1:-1]
 
 
@@ -128,7 +128,7 @@ def morlet(
     if not min(sigma, slant, side) > 0 or not (periodic or side % 2):
         raise ValueError(f"need sigma, slant and an odd side above 0, got {sigma=}, {slant=}, {side=}")
     options = {"angle": angle, "side": side, "slant": slant, "periodic": periodic}
-    wave, envelope = (_envelope(sigma, f, **options) for f in (frequency, 0.0))
+    wave, envelope = (_envelope(sigma, f, **options) for f in (frequency, 0.0))  # type: ignore[arg-type]
     return wave - envelope * (wave.sum() / envelope.sum())
 
 
