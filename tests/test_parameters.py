@@ -35,6 +35,7 @@ CHANGED = {
     "15": {"photograph": 200},
     "12": {"sigma": 1.5, "angle": 50.0},
     "13": {"sigma": 0.9, "degrees": 45.0},
+    "16": {"epsilon": 0.01},
 }
 
 # Values that cannot be had, and the beginning of the sentence that says so.
@@ -69,6 +70,8 @@ REFUSED = [
     ("12", {"angle": 90.0}, "angle: no multiple of 90 degrees"),
     ("13", {"sigma": 5.0}, "sigma: from 0.3 to 1.5 px"),
     ("13", {"degrees": 360.0}, "sigma: from 0.3 to 1.5 px, or 3 x 3 px show nothing of it; degrees: no full turns"),
+    ("16", {"epsilon": 1e-5}, "epsilon: above 1e-5"),
+    ("16", {"epsilon": 2.0}, "epsilon: above 1e-5"),
 ]
 
 
