@@ -35,7 +35,7 @@ switch = $(if $(filter-out 0 no false,$(1)),$(2))
 ONLY_ARG = $(if $(ONLY),--only "$(ONLY)")
 JOBS_ARG = $(if $(JOBS),--jobs "$(JOBS)")
 
-.PHONY: help env figures reproduce test lab render bench audit doctor clean
+.PHONY: help env figures reproduce test lab render bench audit book doctor clean
 
 help:  ## this list
 	@echo "make figures   execute the notebooks: every table, every figure, the scorecard"
@@ -47,6 +47,7 @@ help:  ## this list
 	@echo "make render    rerun the committed notebooks in place from committed results (ONLY=01)"
 	@echo "make bench     the speed comparisons of benchmarks/ (ONLY=orderness)"
 	@echo "make audit     list committed results that other code made"
+	@echo "make book      an offline site of the notebooks, the scorecard and the reference: build/book/html/index.html"
 	@echo "make doctor    what was found here, what is missing, how to get it"
 	@echo "make env       only make the environment $(VENV)"
 	@echo "make clean     remove build/ and caches; never results/ or figures/"
@@ -74,6 +75,9 @@ bench: $(READY)
 
 audit: $(READY)
 	@$(RUN) audit
+
+book: $(READY)
+	@$(RUN) book
 
 doctor: $(READY)
 	@$(RUN) doctor

@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--base", dest="commit", metavar="COMMIT", help="that holds the old code; default: found")
     verify.add_argument("--within", type=float, default=0.0, help="relative difference to accept, at most 1e-5")
     verify.add_argument("--because", default="", help="the reason for it")
+    add("book", "an offline site of the committed notebooks, in build/book/html")
     add("doctor", "what was found here, what is missing, how to get it")
     return parser
 
@@ -122,6 +123,12 @@ def _verify(args: argparse.Namespace, base: Path, jobs: int) -> int:
     return verify(base, args.commit, args.task, args.within, args.because)
 
 
+def _book(args: argparse.Namespace, base: Path, jobs: int) -> int:
+    from spatialkit.commands.book import book
+
+    return book(base)
+
+
 def _doctor(args: argparse.Namespace, base: Path, jobs: int) -> int:
     from spatialkit.commands.doctor import doctor
 
@@ -144,18 +151,18 @@ def _internal(words: list[str]) -> int | None:
         notebook, output, *profile = words[1:]
         return execute(Path(notebook), Path(output), {"profile": profile[1]} if profile else None)
     if words[:1] == ["_scorecard"]:
-        from spatialkit.claims.overview import write_readme_table
+        from spatialkit.claims.overview import write_pages
         from spatialkit.claims.picture import draw
 
         draw()
-        write_readme_table()
+        write_pages()
         return 0
     return None
 
 
 _COMMANDS = {
     "figures": _figures, "reproduce": _reproduce, "test": _test, "render": _render, "lab": _lab, "bench": _bench,
-    "audit": _audit, "doctor": _doctor, "verify": _verify,
+    "audit": _audit, "book": _book, "doctor": _doctor, "verify": _verify,
 }  # fmt: skip
 
 

@@ -13,10 +13,10 @@ from spatialkit.claims.estimates import (
 from spatialkit.claims.judging import VERDICTS, all_of, judge, span, tally, verdict_on
 from spatialkit.claims.overview import figure, markdown, summary_line, verdicts
 from spatialkit.claims.records import findings, record, scorecard
-from spatialkit.claims.rules import catalogue, smallest
+from spatialkit.claims.rules import catalogue, smallest, sources
 
 __all__ = [
     "VERDICTS", "Estimate", "all_of", "bootstrap", "catalogue", "correlation", "figure", "findings", "geometric_mean",
     "jackknife", "judge", "lead_of_correlation", "markdown", "mean_of", "record", "scorecard", "share", "smallest",
-    "span", "summary_line", "tally", "verdict_on", "verdicts",
+    "sources", "span", "summary_line", "tally", "verdict_on", "verdicts",
 ]  # fmt: skip

@@ -5,14 +5,23 @@ from importlib import resources
 
 import yaml
 
-__all__ = ["catalogue", "entry", "smallest"]
+__all__ = ["catalogue", "entry", "smallest", "sources"]
+
+
+@functools.cache
+def _listed() -> dict:
+    return yaml.safe_load(resources.files("spatialkit.claims").joinpath("claims.yaml").read_text("utf-8"))
 
 
 @functools.cache
 def catalogue() -> dict[str, dict]:
     """Claim id -> its entry in claims.yaml: what the source says and the rule for a verdict."""
-    text = resources.files("spatialkit.claims").joinpath("claims.yaml").read_text("utf-8")
-    return {claim["id"]: claim for claim in yaml.safe_load(text)["claims"]}
+    return {claim["id"]: claim for claim in _listed()["claims"]}
+
+
+def sources() -> dict[str, str]:
+    """Prefix of claims -> the work they come from, cited in full."""
+    return dict(_listed()["sources"])
 
 
 def entry(claim: str) -> dict:

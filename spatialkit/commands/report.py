@@ -123,12 +123,12 @@ def print_summary(outcomes: list[Outcome]) -> None:
 
 
 def fingerprints(base: Path | None) -> dict[str, str]:
-    """Content hash of every table and figure under a folder; empty for None."""
+    """Content hash of every table, figure and written page under a folder; empty for None."""
     if base is None:
         return {}
     paths = [path for name in ("results", "figures") for path in sorted((base / name).rglob("*"))]
     paths = [path for path in paths if path.is_file() and path.suffix not in (".lock", ".part")]
-    paths += [base / "README.md"] if (base / "README.md").is_file() else []
+    paths += [base / name for name in ("README.md", "docs/scorecard.md") if (base / name).is_file()]
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     return {path.relative_to(base).as_posix(): digest for path, digest in zip(paths, hashes, strict=True)}
 

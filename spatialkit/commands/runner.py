@@ -86,7 +86,7 @@ class Workers:
 
 
 def _refresh_scorecard(env: dict[str, str]) -> list[Outcome]:
-    """Bring the scorecard's picture and the README's table up to date; an outcome only when that fails."""
+    """Bring the scorecard's picture and page and the README's totals up to date; an outcome only when that fails."""
     command = [sys.executable, "-m", "spatialkit", "_scorecard"]
     done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode == 0:

@@ -141,18 +141,21 @@ def test_writing_the_same_twice_gives_the_same_bytes(table, own_folders):
     assert written[0] == written[1]
 
 
-def test_the_picture_and_the_readme_show_it(table, own_folders):
+def test_the_picture_the_page_and_the_readme_show_it(table, own_folders):
     row = {"what": "x", "ours": Estimate(1.0, 0.5, 1.5), "verdict": "replicated", "paper": 2.0}
     claims.record("so.fig1", [row, row | {"what": "y", "verdict": "not replicated"}], table, found="It is 1 | not 2.")
     (own_folders / "README.md").write_text("top\n<!-- scorecard: begin -->\nold\n<!-- scorecard: end -->\nbottom\n")
-    overview.write_readme_table()
+    overview.write_pages()
     picture.draw()
     text = (own_folders / "README.md").read_text("utf-8")
     assert text.startswith("top\n") and text.endswith("\nbottom\n") and "old" not in text
     says = " ".join(claims.catalogue()["so.fig1"]["says"].split())
     parts = "🟦🟧 1 replicated, 1 not replicated"
-    assert f"| [so.fig1](figures/so.fig1.png) | {says} | It is 1 \\| not 2. | **mixed** | {parts} |" in text
-    assert f"{len(claims.catalogue())} claims: 0 replicated, 1 mixed" in text
+    totals = f"{len(claims.catalogue())} claims: 0 replicated, 1 mixed"
+    assert totals in text and "| so.fig1" not in text
+    page = (own_folders / "docs" / "scorecard.md").read_text("utf-8")
+    line = f"| [so.fig1](../figures/so.fig1.png) | {says} | It is 1 \\| not 2. | **mixed** | {parts} | "
+    assert totals in page and line + "[01](../notebooks/01_multiscale_orderness.ipynb) |" in page
     assert "2 parts measured: 1 replicated, 0 undecided, 1 not replicated" in text
     assert (own_folders / "figures/scorecard.png").stat().st_size > 1000
 
@@ -225,7 +228,7 @@ def test_bad_input_says_what_is_wrong(table, own_folders):
         claims.judge(Estimate(float("nan")), above=0)
     (own_folders / "README.md").write_text("nothing", "utf-8")
     with pytest.raises(ValueError, match="needs the lines"):
-        overview.write_readme_table()
+        overview.write_pages()
 
 
 def test_the_scorecard_tells_runs_by_other_code_and_leaves_undefined_cells_empty(table, own_folders):
