@@ -110,7 +110,7 @@ def _plain(image_shape, classes: int, layers: list, channels: int, seed: int) ->
                 continue
             model.extend([*_convolution(n, *layer), nn.ReLU()])
             n = layer[0]
-        return model[:-1].extend([nn.AdaptiveAvgPool2d(1), nn.Flatten()])
+        return nn.Sequential(*list(model.children())[:-1], nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def _convolution(n: int, n_out: int, side: int, stride: int) -> Iterator[nn.Module]:

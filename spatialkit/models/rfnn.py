@@ -277,8 +277,9 @@ def _spatial(
     padding = side // 2 if padding is None else padding
     if isinstance(kernels, int):
         return _he(channels, width, side, stride, padding, bias)
-    options = {"stride": stride, "padding": padding, "bias": bias, "fixed": fixed, "separable": separable}
-    return BasisConv2d(channels, width, kernels, **options)
+    return BasisConv2d(
+        channels, width, kernels, stride=stride, padding=padding, bias=bias, fixed=fixed, separable=separable
+    )
 
 
 def _he(n_in: int, n_out: int, side: int, stride: int = 1, padding: int = 0, bias: bool = True) -> nn.Conv2d:
