@@ -14,6 +14,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (places.root() / "README.md").read_t
 def session(monkeypatch, tmp_path):
     """A reader's session with a small network, and with a small training in place of an hour's."""
     monkeypatch.setenv("SPATIALKIT_OUT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     small = {"n_train": 64, "n_validation": 32, "n_test": 32}
     monkeypatch.setattr(sk, "classification", lambda name: sk.train.classification("photographs", **small), False)
     images = sk.load("photographs").images[:8] / 255
