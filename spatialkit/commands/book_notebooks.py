@@ -40,8 +40,8 @@ def recorded(source: str) -> list[str]:
     """The claims that a cell of code records, in order."""
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     records = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "record"]
-    named = [call.args[0] for call in records if call.args]
-    return [str(name.value) for name in named if isinstance(name, ast.Constant)]
+    first = [call.args[0] for call in records if call.args]
+    return [name.value for name in first if isinstance(name, ast.Constant) and isinstance(name.value, str)]
 
 
 def prepared(path: Path):

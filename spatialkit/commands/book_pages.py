@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from spatialkit import claims
 from spatialkit.claims.overview import bar
 from spatialkit.commands.book_notebooks import captions, label, plain, recorded
@@ -38,12 +40,25 @@ records.
 
 @dataclass(frozen=True)
 class Contents:
-    """What there is to tell: notebooks by number, captions and captions' notebooks by figure, claims with a cell."""
+    """What there is to tell.
+
+    Attributes:
+        base: Folder of the bundle.
+        notebooks: Number -> file.
+        tasks: Number -> names of the tasks of that notebook.
+        captions: Figure -> caption.
+        with_cells: Claims that a cell records.
+        rows: The scorecard.
+        verdicts: Claim -> verdict.
+    """
 
     base: Path
     notebooks: Mapping[str, Path]
+    tasks: Mapping[str, list[str]]
     captions: Mapping[str, str]
-    claims_with_cells: frozenset[str]
+    with_cells: frozenset[str]
+    rows: pd.DataFrame
+    verdicts: Mapping[str, str]
 
 
 def contents(base: Path, notebooks: Iterable[Path]) -> Contents:
@@ -59,7 +74,9 @@ def contents(base: Path, notebooks: Iterable[Path]) -> Contents:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 with_cells |= set(recorded(cell.source))
-    return Contents(base, by_number, told, frozenset(with_cells))
+    tasks = {number: sorted(declared(path)) for number, path in by_number.items()}
+    rows = claims.scorecard()
+    return Contents(base, by_number, tasks, told, frozenset(with_cells), rows, claims.verdicts(rows))
 
 
 def pages(book: Contents, documents: Iterable[str]) -> dict[str, str]:
@@ -95,13 +112,12 @@ def _escaped(text: str) -> str:
 
 
 def _cell_of(book: Contents, claim: str, words: str) -> str:
-    return f"[{words}](#{label('claim', claim)})" if claim in book.claims_with_cells else words
+    return f"[{words}](#{label('claim', claim)})" if claim in book.with_cells else words
 
 
 def _front_table(book: Contents) -> str:
     """Totals, and a line per claim that was measured."""
-    rows = claims.scorecard()
-    verdicts, found = claims.verdicts(rows), claims.findings()
+    rows, found = book.rows, claims.findings()
     lines = [
         f"{claims.summary_line(rows)}. A claim leads to its parts and numbers; *cell* is where it is measured.\n",
         "| claim | what we found | verdict | parts | |",
@@ -109,7 +125,7 @@ def _front_table(book: Contents) -> str:
     ]
     for claim, part in rows[rows["verdict"] != "not run"].groupby("claim", sort=False):
         name = f"[{claim}](#{label('scorecard', claim)})"
-        cells = [name, _escaped(found.get(claim, "")), f"**{verdicts[claim]}**", bar(part["verdict"])]
+        cells = [name, _escaped(found.get(claim, "")), f"**{book.verdicts[claim]}**", bar(part["verdict"])]
         lines.append("| " + " | ".join([*cells, _cell_of(book, claim, "cell")]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -117,19 +133,18 @@ def _front_table(book: Contents) -> str:
 def _claims_page(book: Contents, source: str) -> str:
     """Every claim of a source: what it says, the rule, what was found, every number, and where it comes from."""
     ids = [claim for claim, entry in claims.catalogue().items() if entry["source"] == source]
-    verdicts = claims.verdicts()
     text = [f"# Claims of {source}", _escaped(claims.sources()[source])]
     for claim in ids:
         entry = claims.catalogue()[claim]
-        text += [f"({label('scorecard', claim)})=", f"## {claim}: {verdicts[claim]}"]
+        text += [f"({label('scorecard', claim)})=", f"## {claim}: {book.verdicts[claim]}"]
         text += [f"**{_escaped(entry['artefact'])}.** {_escaped(entry['says'])}"]
         text += [f"**Rule.** {_escaped(entry['rule'])}"]
-        text += _measured(book, claim) if verdicts[claim] != "not run" else ["Not run yet."]
+        text += _measured(book, claim) if book.verdicts[claim] != "not run" else ["Not run yet."]
     return "\n\n".join(text) + "\n"
 
 
 def _measured(book: Contents, claim: str) -> list[str]:
-    rows = claims.scorecard().query("claim == @claim")
+    rows = book.rows[book.rows["claim"] == claim]
     figure = Path(rows.iloc[0]["figure"]).stem
     lines = ["| part | ours (95 %) | source | verdict | data | seeds |", "| --- | --- | --- | --- | --- | --- |"]
     for row in rows.to_dict("records"):
@@ -153,8 +168,8 @@ def _origin(book: Contents, claim: str, figure: str, row) -> str:
     words = f"Measured in {_cell_of(book, claim, f'this cell of notebook {number}')} (`{row['command']}`)."
     if (book.base / "figures" / f"{figure}.csv").is_file():
         words += f" Table behind the figure: [{figure}.csv](../figures/{figure}.csv)."
-    tasks = sorted(declared(book.notebooks[number])) if number in book.notebooks else []
-    records = [name for name in (f"{task}.jsonl" for task in tasks) if (book.base / "results" / name).is_file()]
+    names = [f"{task}.jsonl" for task in book.tasks.get(number, [])]
+    records = [name for name in names if (book.base / "results" / name).is_file()]
     if records:
         links = ", ".join(f"[{name}](../results/{name})" for name in records)
         words += f" Records of the notebook's runs, a line each with data, code and machine: {links}."
