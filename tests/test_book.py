@@ -85,7 +85,7 @@ def laid_out(tmp_path_factory):
 def test_every_figure_of_the_bundle_is_told_in_a_notebook_and_stands_in_the_gallery(laid_out):
     told = {name for path in select(ROOT) for name in captions(nbformat.read(path, as_version=4))}
     figures = {path.stem for path in (ROOT / "figures").glob("*.png")} - {"scorecard"}
-    assert figures == told
+    assert figures <= told  # a figure of what is not run at this profile is told, too
     gallery = (laid_out / "gallery.md").read_text("utf-8")
     pictures = re.findall(r"!\[(.+)\]\(figures/(\S+)\.png\)", gallery)
     assert {name for _, name in pictures} == figures | {"scorecard"} and all(len(words) > 20 for words, _ in pictures)
