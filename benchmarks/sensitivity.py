@@ -28,7 +28,7 @@ from _timing import best_times, peak
 from torch import nn
 
 from spatialkit.deform import Diffeomorphism, warp
-from spatialkit.measure.sensitivity import sensitivity
+from spatialkit.measure.response import sensitivity
 from spatialkit.models import PlainCNN
 
 FIELDS = Diffeomorphism.of_displacement(1, cutoff=3, size=32)

@@ -8,13 +8,13 @@ with all threads. The network is the source's for MNIST: three convolutions of 6
 """
 
 import argparse
-import os
 import statistics
 import time
 
 import numpy as np
 import pandas as pd
 import torch
+from loky import cpu_count
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--csv")
     args = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = cpu_count()
     torch.set_num_threads(cores)
     rounds = measure(args.rounds, cores)
     median = {name: statistics.median(values) for name, values in rounds.items()}

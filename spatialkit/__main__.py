@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from spatialkit import places
+from spatialkit.lab import places, settings
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--base", dest="commit", metavar="COMMIT", help="that holds the old code; default: found")
     verify.add_argument("--within", type=float, default=0.0, help="relative difference to accept, at most 1e-5")
     verify.add_argument("--because", default="", help="the reason for it")
+    add("book", "an offline site of the committed notebooks, in build/book/html")
     add("doctor", "what was found here, what is missing, how to get it")
     return parser
 
@@ -122,6 +123,12 @@ def _verify(args: argparse.Namespace, base: Path, jobs: int) -> int:
     return verify(base, args.commit, args.task, args.within, args.because)
 
 
+def _book(args: argparse.Namespace, base: Path, jobs: int) -> int:
+    from spatialkit.commands.book import book
+
+    return book(base)
+
+
 def _doctor(args: argparse.Namespace, base: Path, jobs: int) -> int:
     from spatialkit.commands.doctor import doctor
 
@@ -130,10 +137,10 @@ def _doctor(args: argparse.Namespace, base: Path, jobs: int) -> int:
 
 def _lend_a_home(base: Path) -> None:
     """A home under build/ for this process and all it starts, if the user has none: Jupyter cannot do without."""
-    if places.home() is None:
+    if settings.home() is None:
         lent = base / "build" / "home"
         print(f"HOME is not set and this user has no entry in the list of users: using {lent} as home", file=sys.stderr)
-        os.environ["HOME"] = str(lent)
+        settings.lend_home(lent)
 
 
 def _internal(words: list[str]) -> int | None:
@@ -144,17 +151,18 @@ def _internal(words: list[str]) -> int | None:
         notebook, output, *profile = words[1:]
         return execute(Path(notebook), Path(output), {"profile": profile[1]} if profile else None)
     if words[:1] == ["_scorecard"]:
-        from spatialkit.scorecard import draw, write_readme_table
+        from spatialkit.claims.overview import write_pages
+        from spatialkit.claims.picture import draw
 
         draw()
-        write_readme_table()
+        write_pages()
         return 0
     return None
 
 
 _COMMANDS = {
     "figures": _figures, "reproduce": _reproduce, "test": _test, "render": _render, "lab": _lab, "bench": _bench,
-    "audit": _audit, "doctor": _doctor, "verify": _verify,
+    "audit": _audit, "book": _book, "doctor": _doctor, "verify": _verify,
 }  # fmt: skip
 
 
@@ -165,13 +173,13 @@ def main(words: list[str] | None = None) -> int:
     if internal is not None:
         return internal
     args = _parser().parse_args(words)
-    from spatialkit.commands.plan import usable_cores
+    from loky import cpu_count
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         base = (getattr(args, "base", None) or places.root()).resolve()
         _lend_a_home(base)
-        return _COMMANDS[args.command](args, base, getattr(args, "jobs", None) or usable_cores())
+        return _COMMANDS[args.command](args, base, getattr(args, "jobs", None) or cpu_count())
     except ValueError as error:
         print(f"{args.command}: {error}", file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from spatialkit import places
+from spatialkit.lab import places
 
 PROJECT = tomllib.loads((places.root() / "pyproject.toml").read_text("utf-8"))["project"]
 CONDA = yaml.safe_load((places.root() / "environment.yml").read_text("utf-8"))
@@ -131,37 +131,88 @@ def test_claims_are_read_as_utf8_under_a_locale_of_other_letters():
 # The Makefile, with a Python that only says what it is asked.
 
 
-def make(tmp_path, version):
-    """`make env` in a folder of its own; what was said, and how the Python was called."""
+def fake_python(path, version):
+    """A Python that says its version, answers "yes" to what `-I` asks, and notes how it was called."""
+    check = f'echo "$2" | sed "s/sys.version_info/{tuple(map(int, version.split(".")))}/" | exec {sys.executable} -'
+    answers = f'case "$1" in -c) {check};; --version) echo "Python {version}";; esac'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\necho "$0 $@" >> "$CALLS"\n{answers}\n', "utf-8")
+    path.chmod(0o755)
+
+
+def make(tmp_path, *words, **variables):
+    """`make` in a folder of its own; what was said, and how each Python was called."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(places.root() / name, tmp_path)
-    python, venv = tmp_path / "python", tmp_path / ".venv" / "bin" / "python"
-    check = 'echo "$2" | sed "s/sys.version_info/$V/" | exec "$REAL" -'
-    inside = f'case "$1" in -c) {check};; --version) echo "Python $W";; esac'
-    text = f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\n{inside}\n'
-    venv.parent.mkdir(parents=True)
-    for path in (python, venv):
-        path.write_text(text, "utf-8")
-        path.chmod(0o755)
-    numbers = tuple(map(int, version.split(".")))
-    env = os.environ | {"V": str(numbers), "W": version, "REAL": sys.executable, "VIRTUAL_ENV": "", "CONDA_PREFIX": ""}
-    done = subprocess.run(
-        ["make", "env", f"PYTHON={python}"], cwd=tmp_path, env=env, capture_output=True, encoding="utf-8"
-    )
-    return done, (tmp_path / "calls").read_text("utf-8")
+        shutil.copy2(places.root() / name, tmp_path)  # their times too, which say whether an environment is ready
+    (tmp_path / "calls").touch()
+    env = os.environ | {"CALLS": str(tmp_path / "calls"), "VIRTUAL_ENV": "", "CONDA_PREFIX": ""} | variables
+    done = subprocess.run(["make", *words], cwd=tmp_path, env=env, capture_output=True, encoding="utf-8")
+    return done, (tmp_path / "calls").read_text("utf-8").replace(f"{tmp_path}/", "")
+
+
+def make_env(tmp_path, version):
+    """`make env` with a Python of this version."""
+    for path in ("python", ".venv/bin/python"):
+        fake_python(tmp_path / path, version)
+    return make(tmp_path, "env", f"PYTHON={tmp_path}/python")
 
 
 @pytest.mark.parametrize("version", ["3.10.12", "3.14.0"])
 def test_a_python_of_another_version_is_told_at_once(tmp_path, version):
-    done, calls = make(tmp_path, version)
-    assert done.returncode != 0 and "venv" not in calls and "pip" not in calls
+    done, calls = make_env(tmp_path, version)
+    assert done.returncode != 0 and "-m venv" not in calls and "pip" not in calls
     assert f"is Python {version}; spatialkit needs Python 3.11, 3.12 or 3.13." in done.stderr
 
 
 @pytest.mark.parametrize("version", ["3.11.2", "3.13.0"])
 def test_the_installation_shows_its_progress(tmp_path, version):
-    done, calls = make(tmp_path, version)
+    done, calls = make_env(tmp_path, version)
     assert done.returncode == 0, done.stderr
     (install,) = [line for line in calls.splitlines() if "pip install" in line]
     assert " -q" not in install and "-c constraints.txt -e .[all]" in install
     assert f"with Python {version}: about two minutes" in done.stderr
+
+
+@pytest.fixture
+def two_pythons(tmp_path):
+    """An environment of 3.11 that is ready, and a Python 3.12 beside it."""
+    fake_python(tmp_path / ".venv/bin/python", "3.11.2")
+    fake_python(tmp_path / ".venv-3.12/bin/python", "3.12.1")  # as venv would make it
+    fake_python(tmp_path / "python3.11", "3.11.9")
+    fake_python(tmp_path / "python3.12", "3.12.1")
+    (tmp_path / ".venv/.ready").touch()
+    return tmp_path
+
+
+def test_another_python_gets_an_environment_of_its_own(two_pythons):
+    chosen = f"PYTHON={two_pythons}/python3.12"
+    done, calls = make(two_pythons, "test", chosen)
+    assert done.returncode == 0, done.stderr
+    assert "python3.12 -m venv .venv-3.12\n" in calls and ".venv-3.12/bin/python -m pip install" in calls
+    assert calls.endswith(".venv-3.12/bin/python -m spatialkit test\n")
+    done, calls = make(two_pythons, "doctor", chosen)  # it is ready now
+    assert calls.count("-m venv") == 1 and calls.endswith(".venv-3.12/bin/python -m spatialkit doctor\n")
+
+
+@pytest.mark.parametrize("words", [(), ("PYTHON={}/python3.11",)], ids=["none", "3.11"])
+def test_the_python_of_the_environment_gets_no_other(two_pythons, words):
+    done, calls = make(two_pythons, "test", *(word.format(two_pythons) for word in words))
+    assert done.returncode == 0, done.stderr
+    assert "-m venv" not in calls and calls.endswith(".venv/bin/python -m spatialkit test\n")
+
+
+def test_a_python_that_is_not_there_is_never_replaced_by_another(two_pythons):
+    done, calls = make(two_pythons, "test", "PYTHON=python3.99")
+    assert done.returncode != 0 and "-m spatialkit" not in calls and "-m venv" not in calls
+    assert "spatialkit needs Python 3.11, 3.12 or 3.13." in done.stderr
+
+
+@pytest.mark.parametrize(("version", "used"), [("3.12", "active"), ("3.11", ".venv")])
+def test_an_active_environment_is_used_unless_another_python_is_chosen(two_pythons, version, used):
+    fake_python(two_pythons / "active/bin/python", "3.12.4")
+    active = {"VIRTUAL_ENV": str(two_pythons / "active")}
+    done, calls = make(two_pythons, "doctor", f"PYTHON={two_pythons}/python{version}", **active)
+    assert done.returncode == 0, done.stderr
+    assert calls.endswith(f"{used}/bin/python -m spatialkit doctor\n")
+    _, calls = make(two_pythons, "doctor", **active)
+    assert calls.endswith("active/bin/python -m spatialkit doctor\n")

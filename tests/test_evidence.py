@@ -2,8 +2,7 @@
 
 import pytest
 
-from spatialkit import places
-from spatialkit.lab import audit
+from spatialkit.lab import audit, places
 
 
 def test_every_committed_record_stands_on_the_present_code():

@@ -13,10 +13,9 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
-from spatialkit import places
 from spatialkit.commands.execute import part_path, read_outcome
 from spatialkit.commands.plan import environment, number_of, select
-from spatialkit.lab import profiles
+from spatialkit.lab import places, profiles
 
 NOTEBOOKS = {number_of(path): path for path in select(places.root())}
 
@@ -33,6 +32,10 @@ CHANGED = {
     "09": {"shown_kernel": 3, "largest_kernel": 4},
     "10": {"factor": 1.5, "amount": 0.8},
     "11": {"digit": 7},
+    "15": {"photograph": 200},
+    "12": {"sigma": 1.5, "angle": 50.0},
+    "13": {"sigma": 0.9, "degrees": 45.0},
+    "16": {"epsilon": 0.01},
 }
 
 # Values that cannot be had, and the beginning of the sentence that says so.
@@ -62,6 +65,13 @@ REFUSED = [
     ("10", {"factor": 1.0}, "factor: above 1"),
     ("10", {"amount": 0.0}, "factor: above 1; amount: not 0"),
     ("11", {"digit": 1}, "digit: one of 2, 3, 4, 5, 7"),
+    ("15", {"photograph": 1000}, "photograph: a number from 0 to"),
+    ("12", {"sigma": 3.0}, "sigma: from 1 to 2 px"),
+    ("12", {"angle": 90.0}, "angle: no multiple of 90 degrees"),
+    ("13", {"sigma": 5.0}, "sigma: from 0.3 to 1.5 px"),
+    ("13", {"degrees": 360.0}, "sigma: from 0.3 to 1.5 px, or 3 x 3 px show nothing of it; degrees: no full turns"),
+    ("16", {"epsilon": 1e-5}, "epsilon: above 1e-5"),
+    ("16", {"epsilon": 2.0}, "epsilon: above 1e-5"),
 ]
 
 
@@ -98,7 +108,7 @@ def test_a_notebook_adapts_to_other_parameters(number, tmp_path):
 def test_a_value_that_cannot_be_had_is_refused_in_a_sentence(number, changed, sentence, tmp_path, monkeypatch):
     # The rule stands in one of the first cells, so that nothing has been computed yet.
     monkeypatch.setenv("SPATIALKIT_OUT", str(tmp_path))
-    monkeypatch.setattr(profiles, "_current", profiles.current())
+    monkeypatch.setattr(profiles, "_begun", None)
     monkeypatch.setattr(builtins, "display", print, raising=False)
     plt.switch_backend("agg")
     namespace = {"__name__": f"notebook_{number}"}

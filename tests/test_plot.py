@@ -8,7 +8,9 @@ import pytest
 import seaborn as sns
 import torch
 
-from spatialkit import places, plot
+from spatialkit import lab, plot
+from spatialkit.lab import places
+from spatialkit.plot import figures
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +58,31 @@ def test_the_tidy_table_lies_beside_the_picture(own_folder):
 
 
 def test_provenance_stands_below_the_figure(own_folder):
-    made = {"profile": ["laptop"], "data": [], "device": ["CPU"], "runs": 2, "seeds": 2, "other code": 0}
-    table = pd.DataFrame({"x": [1]})
-    table.attrs["made"] = made
-    figure, axis = plt.subplots()
-    plot.save(figure, "y", table)
-    assert "profile laptop; no data set; CPU; 2 runs, 2 seeds" in (own_folder / "y.svg").read_text("utf-8")
+    runs = sweep_twice()
+    for name, of in (("all", runs), ("part", runs[runs["seed"] == 1]), ("list", [runs[:1], runs[1:]])):
+        plot.save(plt.figure(), name, pd.DataFrame({"mean": [1.5]}), of=of)
+        shown = f"profile laptop; no data set; CPU; {len(runs[:1] if name == 'part' else runs)} runs"
+        assert shown in (own_folder / f"{name}.svg").read_text("utf-8")
+    plot.save(plt.figure(), "none", pd.DataFrame({"mean": [1.5]}))
+    assert "profile" not in (own_folder / "none.svg").read_text("utf-8")
+
+
+def test_no_figure_loses_where_its_runs_come_from(own_folder):
+    runs = sweep_twice()
+    with pytest.raises(ValueError, match=r"a sweep made these rows: .*of=table"):
+        plot.save(plt.figure(), "y", runs[runs["seed"] == 1])
+    with pytest.raises(ValueError, match="belong to no sweep"):
+        plot.save(plt.figure(), "y", runs, of=runs.drop(columns="seed"))
+    assert not own_folder.exists()
+
+
+def sweep_twice():
+    @lab.task
+    def seeded(seed):
+        return {"value": seed}
+
+    lab.begin("laptop")
+    return lab.sweep(seeded, seed=[0, 1], executor=lab.Serial())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -120,15 +141,15 @@ def test_a_damaged_figure_is_written_anew(own_folder):
 
 def test_words_of_a_drawing_count_to_the_last_digit():
     one, other = (f'<svg><text x="1.00001">R = 0.12{digit}</text></svg>'.encode() for digit in (3, 4))
-    assert plot._same_drawing(one, one.replace(b"1.00001", b"1.00002"))
-    assert not plot._same_drawing(one, other)
+    assert figures._same_drawing(one, one.replace(b"1.00001", b"1.00002"))
+    assert not figures._same_drawing(one, other)
 
 
 def test_markers_named_after_their_paths_count_by_their_order():
     name = '<path id="m{0}" d="M 0 {1}"/><use href="#m{0}"/><use href="#m{2}"/>'.format
     one = name("8e3a0b1c2d", "0.111111", "8e3a0b1c2d").encode()
-    assert plot._same_drawing(one, name("1f2e3d4c5b", "0.111112", "1f2e3d4c5b").encode())
-    assert not plot._same_drawing(one, name("1f2e3d4c5b", "0.111112", "ffffffffff").encode())
+    assert figures._same_drawing(one, name("1f2e3d4c5b", "0.111112", "1f2e3d4c5b").encode())
+    assert not figures._same_drawing(one, name("1f2e3d4c5b", "0.111112", "ffffffffff").encode())
 
 
 def test_a_figure_that_cannot_be_written_says_what_to_do(own_folder):
@@ -162,6 +183,21 @@ def test_sliders_are_for_front_ends_that_can_ask_their_user(monkeypatch, asked):
     assert asked == [(print, {"steps": (0, 9)})]
 
 
+def test_sliders_bear_their_labels(monkeypatch):
+    shell = SimpleNamespace(kernel=Kernel(allow_stdin=True))
+
+    def show(steps, kind):
+        pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr("IPython.get_ipython", lambda: shell)
+        patch.setattr("IPython.display.display", lambda *_: None)
+        plot.explore(show, labels={"steps": "exchanges per image"}, steps=(0, 9), kind=["a", "b"])
+    assert [control.description for control in show.widget.kwargs_widgets] == ["exchanges per image", "kind"]
+    with pytest.raises(ValueError, match="labels of step, no control; there are steps"):
+        plot.explore(show, labels={"step": "exchanges per image"}, steps=(0, 9))
+
+
 @pytest.mark.parametrize("shell", [None, SimpleNamespace(), SimpleNamespace(kernel=Kernel(allow_stdin=False))])
 def test_a_batch_run_draws_the_first_values_instead(monkeypatch, asked, shell):
     monkeypatch.delenv("SPATIALKIT_OUT")
@@ -184,4 +220,6 @@ def test_first_values_are_those_of_ipywidgets(monkeypatch):
     controls = {"steps": (0, 9, 2), "scale": (0.5, 2.0, 0.25), "kind": ["a", "b"], "flag": True, "own": (0, 9)}
     monkeypatch.setattr("IPython.get_ipython", lambda: None)
     widgets = interactive(show, **controls).kwargs_widgets
-    assert [plot._first_value(show, name, control) for name, control in controls.items()] == [w.value for w in widgets]
+    assert [figures._first_value(show, name, control) for name, control in controls.items()] == [
+        w.value for w in widgets
+    ]

@@ -1,8 +1,8 @@
-"""`test`: unit tests, notebooks at profile smoke, stored outputs, tables behind figures, style; all parts, always."""
+"""`test`: notebooks at profile smoke, unit tests with what they cover, stored outputs, tables behind figures, style and
+types; all parts, always."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -31,7 +31,7 @@ class Part:
 
 
 def _python(*words: str, base: Path, env: dict[str, str] | None = None) -> int:
-    return subprocess.run([sys.executable, *words], cwd=base, env=env or dict(os.environ)).returncode
+    return subprocess.run([sys.executable, *words], cwd=base, env=env).returncode
 
 
 def _counts(junit: Path) -> tuple[int, int, int]:
@@ -45,12 +45,23 @@ def _counts(junit: Path) -> tuple[int, int, int]:
     return total - failed - skipped, failed, skipped
 
 
-def pytest_part(name: str, words: list[str], base: Path, env: dict[str, str] | None = None) -> Part:
-    """Run pytest and count; a run that ends badly without a failing test counts as one failure."""
+def pytest_part(
+    name: str, words: list[str], base: Path, env: dict[str, str] | None = None, covered: bool = False
+) -> Part:
+    """Run pytest and count; a run that ends badly without a failing test counts as one failure.
+
+    Args:
+        name: Of the part.
+        words: Arguments of pytest.
+        base: Folder to run in.
+        env: Environment, by default this one.
+        covered: Whether to note which lines run, as `[tool.coverage]` of pyproject.toml says.
+    """
     junit = base / "build" / "test" / f"{name.replace(' ', '-')}.xml"
     junit.parent.mkdir(parents=True, exist_ok=True)
     junit.unlink(missing_ok=True)
-    status = _python("-m", "pytest", "-q", f"--junitxml={junit}", *words, base=base, env=env)
+    noting = ["-m", "coverage", "run"] if covered else []
+    status = _python(*noting, "-m", "pytest", "-q", f"--junitxml={junit}", *words, base=base, env=env)
     passed, failed, skipped = _counts(junit) if junit.exists() else (0, 0, 0)
     if status != 0 and failed == 0:
         return Part(name, passed, 1, f"pytest ended with {status}")
@@ -61,7 +72,27 @@ def _unit_tests(base: Path, jobs: int) -> Part:
     """After the smoke notebooks, whose results the tests of other parameters begin with."""
     spread = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
     env = environment(base / "build" / "unit", SPATIALKIT_SMOKE=str(base / "build" / "smoke"))
-    return pytest_part("unit tests", ["tests", *spread], base, env)
+    if sys.version_info >= (3, 12):
+        env["COVERAGE_CORE"] = "sysmon"  # cheaper than a trace function
+    _coverage_of(base, "erase")
+    return pytest_part("unit tests", ["tests", *spread], base, env, covered=True)
+
+
+def _coverage_of(base: Path, *words: str) -> tuple[int, str]:
+    """Exit status and output of a command of coverage."""
+    command = [sys.executable, "-m", "coverage", *words]
+    done = subprocess.run(command, cwd=base, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
+    return done.returncode, done.stdout.strip()
+
+
+def _coverage(base: Path, jobs: int) -> Part:
+    """Lines of the package that ran in the unit tests and in what they started, against the floor (`fail_under`)."""
+    _coverage_of(base, "combine", "--quiet")
+    status, percent = _coverage_of(base, "report", "--format=total")
+    if status == 0:
+        return Part("coverage", 1, 0, f"{percent.split()[-1]} % of the package's lines")
+    print(_coverage_of(base, "report", "--skip-covered", "--sort=cover")[1])
+    return Part("coverage", 0, 1, "too few lines of the package ran in the unit tests, or none were noted")
 
 
 def _smoke(base: Path, jobs: int) -> Part:
@@ -109,10 +140,11 @@ def table_differs(fresh: Path, committed: Path) -> str:
     return ""
 
 
-def _style(base: Path) -> Part:
-    commands = (["check"], ["format", "--check"])
-    failed = sum(_python("-m", "ruff", *words, ".", base=base) != 0 for words in commands)
-    return Part("style", 2 - failed, failed)
+def _style_and_types(base: Path, jobs: int) -> Part:
+    """Ruff on all code, its layout too, and mypy on the package: one failure for each that complains."""
+    commands = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
+    failed = sum(_python("-m", *words, base=base) != 0 for words in commands)
+    return Part("style and types", len(commands) - failed, failed)
 
 
 def check_all(base: Path, jobs: int) -> int:
@@ -123,11 +155,9 @@ def check_all(base: Path, jobs: int) -> int:
     """
     check_writable(base / "build")
     parts = []
-    for run in (_smoke, _unit_tests, _stored_outputs, _tables_behind_figures):
+    for run in (_smoke, _unit_tests, _coverage, _stored_outputs, _tables_behind_figures, _style_and_types):
         print(f"\n== {run.__name__.strip('_').replace('_', ' ')}", flush=True)
         parts.append(run(base, jobs))
-    print("\n== style", flush=True)
-    parts.append(_style(base))
     print()
     for part in parts:
         note = f" ({part.note})" if part.note else ""

@@ -9,13 +9,16 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from spatialkit.commands.plan import choose_profile, data_sets, select, usable_cores
+from loky import cpu_count
+
+from spatialkit.commands.plan import choose_profile, data_sets, select
+from spatialkit.lab import bfloat16_words, settings
 
 __all__ = ["doctor"]
 
 _INSTALL = "pip install -c constraints.txt -e '.[all]'"
 _BASE = ("torchvision", "numpy", "pandas", "matplotlib")
-_TOOLS = ("papermill", "jupyterlab", "nbval", "ruff", "dask")
+_TOOLS = ("papermill", "jupyterlab", "nbval", "ruff", "mypy", "coverage", "dask")
 _GET_DATA = "set SPATIALKIT_DATA to a folder that holds it, or go online: it is then downloaded"
 
 
@@ -33,8 +36,8 @@ def _versions(names: tuple[str, ...]) -> None:
 
 def _python() -> None:
     _say("found", "python", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
-    threads = os.environ.get("OMP_NUM_THREADS", "not set")
-    _say("found", "cores", f"{usable_cores()} usable; OMP_NUM_THREADS {threads}")
+    _say("found", "cores", f"{cpu_count()} usable; OMP_NUM_THREADS {settings.threads()}")
+    _say("found", "processor", bfloat16_words())
 
 
 def _device() -> None:
@@ -56,8 +59,8 @@ def _data() -> None:
         from spatialkit import data
     except ImportError as error:
         return _say("missing", "data", f"{error}; get what it needs with {_INSTALL}")
-    folder = os.environ.get("SPATIALKIT_DATA")
-    _say("found" if folder else "not set", "SPATIALKIT_DATA", folder or "optional: a folder with the data sets")
+    folder = settings.data()
+    _say("found" if folder else "not set", "SPATIALKIT_DATA", str(folder or "optional: a folder with the data sets"))
     for name in data.NAMES:
         state = data.available(name)
         if state == "here":

@@ -17,11 +17,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PARENT", "Outcome", "execute", "failed_path", "part_path", "read_outcome"]
+from spatialkit.lab import settings
+
+__all__ = ["Outcome", "execute", "failed_path", "part_path", "read_outcome"]
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _FOLDER = "spatialkit-"
-PARENT = "SPATIALKIT_PARENT"  # the process whose end ends the notebook
 _LONGEST_SOCKET_PATH = 90  # bytes; systems allow 104 or more
 
 
@@ -93,7 +94,7 @@ def _kernel_config(folder: Path):
 
 def _end_with_parent(folder: Path) -> None:
     """End this process within a second of the one that started it, however that ended; the kernel then ends itself."""
-    parent = int(os.environ.get(PARENT) or os.getppid())
+    parent = settings.parent()
 
     def watch():
         while os.getppid() == parent:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from spatialkit import places
+from loky import cpu_count
+
+from spatialkit.lab import Store, declared, places, settings
 
 __all__ = [
     "Plan",
@@ -23,12 +24,9 @@ __all__ = [
     "records_of",
     "results_suffice",
     "select",
-    "tasks_of",
-    "usable_cores",
 ]
 
 _NUMBER = re.compile(r"\d\d[a-z]?_.+")
-_TASK = re.compile(r"^@(?:lab\.)?task\(version=(\d+)[^)\n]*\)\s*\ndef (\w+)\(", re.MULTILINE)
 
 
 def data_sets() -> tuple[str, ...]:
@@ -38,11 +36,6 @@ def data_sets() -> tuple[str, ...]:
     return tuple(name for name, known in SETS.items() if known.needed)
 
 
-def usable_cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(frozen=True)
 class Plan:
     """What one call of `figures` runs, and where. `base` is the folder that holds notebooks/."""
@@ -50,7 +43,7 @@ class Plan:
     profile: str
     reason: str = "as asked"
     only: tuple[str, ...] = ()
-    jobs: int = field(default_factory=usable_cores)
+    jobs: int = field(default_factory=cpu_count)
     fresh: bool = False
     base: Path = field(default_factory=places.root)
 
@@ -109,25 +102,16 @@ def choose_profile(base: Path | None = None, only: tuple[str, ...] = (), fresh: 
     return "laptop", "the data sets can be downloaded"
 
 
-def tasks_of(notebook: Path) -> dict[str, int]:
-    """Name and version of every task that a notebook defines, from its text alone: nothing is executed."""
-    cells = json.loads(notebook.read_text("utf-8"))["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    return {name: int(version) for version, name in _TASK.findall(code)}
-
-
 def results_suffice(base: Path, notebooks: list[Path]) -> bool:
     """Whether the notebooks can be expected to read all of their runs at profile laptop.
 
     Each that has tasks must have committed records, and each recorded task some of its present version; a task
     without any record may be one that the defaults of the notebook's parameters leave out.
     """
-    return bool(notebooks) and all(_reads(base, tasks_of(notebook)) for notebook in notebooks)
+    return bool(notebooks) and all(_reads(base, declared(notebook)) for notebook in notebooks)
 
 
 def _reads(base: Path, tasks: dict[str, int]) -> bool:
-    from spatialkit.lab.store import Store
-
     recorded = {name: Store(base / "results", name).read().values() for name in tasks}
     versions = {
         name: {record["version"] for record in records if record["made"]["profile"] == "laptop"}
@@ -142,7 +126,7 @@ def data_of(base: Path, notebooks: list[Path]) -> tuple[str, ...]:
     names: set[str] = set()
     for notebook in notebooks:
         made = records_of(base, "laptop", [notebook])
-        if tasks_of(notebook) and not made:
+        if declared(notebook) and not made:
             return data_sets()
         names |= {loaded.split("/")[0] for one in made for loaded in one.get("data", {})}
     return tuple(name for name in data_sets() if name in names)
@@ -177,14 +161,14 @@ def select(base: Path, only: tuple[str, ...] = ()) -> list[Path]:
 
 def environment(out: Path | None = None, **more: str) -> dict[str, str]:
     """The environment of a notebook: one thread per process, one output folder, this very package."""
-    env = {key: value for key, value in os.environ.items() if key not in ("MPLBACKEND", "SPATIALKIT_FRESH")}
+    env = settings.environment(["MPLBACKEND", "SPATIALKIT_FRESH"])
     env |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     package = str(Path(__file__).resolve().parents[2])
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, env.get("PYTHONPATH"))))
     env["PYTHONUTF8"] = "1"  # text files and logs are UTF-8 whatever the locale
     env["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else a remark of the debugger in every log
-    if env.get("SPATIALKIT_DATA"):  # notebooks run in another folder than this process
-        env["SPATIALKIT_DATA"] = str(Path(env["SPATIALKIT_DATA"]).expanduser().resolve())
+    if folder := settings.data():  # notebooks run in another folder than this process
+        env["SPATIALKIT_DATA"] = str(folder)
     if out is not None:
         env["SPATIALKIT_OUT"] = str(out)
     return env | more
@@ -208,8 +192,6 @@ def _fresh_since(marker: Path) -> str:
 
 def records_of(base: Path, profile: str, notebooks: list[Path]) -> list[dict]:
     """How the committed results of the tasks that these notebooks define, at this profile, were made."""
-    from spatialkit.lab.store import Store
-
-    tasks = {name for path in notebooks for name in tasks_of(path)}
+    tasks = {name for path in notebooks for name in declared(path)}
     records = [record for task in sorted(tasks) for record in Store(base / "results", task).read().values()]
     return [record["made"] for record in records if record["made"]["profile"] == profile]

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spatialkit import lab
 from spatialkit.commands.execute import Outcome
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ def _words(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"about {count(max(1, round(seconds / 60)), 'minute')}"
     return f"about {count(round(seconds / 3600), 'hour')}"
+
+
+def opening(records: list[dict], plan: Plan, n_notebooks: int) -> str:
+    """The first line of a run: profile and why, how much, how long, and on what kind of processor."""
+    takes = duration_words(records, plan, n_notebooks)
+    notebooks = count(n_notebooks, "notebook")
+    return f"profile {plan.profile} ({plan.reason}): {notebooks}, {takes}; processor {lab.bfloat16_words()}"
 
 
 def duration_words(records: list[dict], plan: Plan, n_notebooks: int) -> str:
@@ -67,13 +75,13 @@ def claims_by_verdict(plan: Plan, card: Path) -> dict[str, list[str]]:
     """Verdict -> ids of the claims of the plan's notebooks, in the scorecard's own words and order."""
     import pandas as pd
 
-    from spatialkit import claims, scorecard
+    from spatialkit import claims
     from spatialkit.commands.plan import number_of, select
 
     rows = pd.read_csv(card, dtype=str, keep_default_na=False)
     numbers = {number_of(path) for path in select(plan.base, plan.only)}
     found: dict[str, list[str]] = {verdict: [] for verdict in claims.VERDICTS}
-    for claim, verdict in scorecard.verdicts(rows).items():
+    for claim, verdict in claims.verdicts(rows).items():
         if claims.catalogue()[claim]["notebook"] in numbers:
             found.setdefault(verdict, []).append(claim)
     return {verdict: names for verdict, names in found.items() if names}
@@ -115,12 +123,12 @@ def print_summary(outcomes: list[Outcome]) -> None:
 
 
 def fingerprints(base: Path | None) -> dict[str, str]:
-    """Content hash of every table and figure under a folder; empty for None."""
+    """Content hash of every table, figure and written page under a folder; empty for None."""
     if base is None:
         return {}
     paths = [path for name in ("results", "figures") for path in sorted((base / name).rglob("*"))]
     paths = [path for path in paths if path.is_file() and path.suffix not in (".lock", ".part")]
-    paths += [base / "README.md"] if (base / "README.md").is_file() else []
+    paths += [base / name for name in ("README.md", "docs/scorecard.md") if (base / name).is_file()]
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     return {path.relative_to(base).as_posix(): digest for path, digest in zip(paths, hashes, strict=True)}
 

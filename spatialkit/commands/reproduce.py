@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import platform
 import shutil
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from spatialkit import lab
 from spatialkit.commands import report
 from spatialkit.commands.plan import Plan, number_of, records_of, select
 from spatialkit.commands.runner import alone, check_writable, remove_leftovers, run_notebooks
@@ -122,15 +122,6 @@ def _rows(card: Path, numbers: set[str]) -> dict[tuple, dict]:
     return rows
 
 
-def _processor() -> str:
-    """The name of this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def _machines(made: list[dict]) -> str:
     """Processors and versions behind some records, each once, with the number of runs."""
     tally: Counter = Counter()
@@ -218,8 +209,7 @@ def reproduce(plan: Reproduction, anew: bool = False) -> int:
         check_writable(plan.build)
         remove_leftovers(plan.out)
         made = records_of(plan.base, plan.profile, notebooks)
-        takes = report.duration_words(made, plan, len(notebooks))
-        print(f"profile {plan.profile}: {report.count(len(notebooks), 'notebook')}, {takes}", flush=True)
+        print(report.opening(made, plan, len(notebooks)), flush=True)
         outcomes = run_notebooks(plan)
         report.print_summary(outcomes)
         comparisons = compare(committed, plan.out / "figures" / "scorecard.csv", numbers)
@@ -230,7 +220,7 @@ def reproduce(plan: Reproduction, anew: bool = False) -> int:
 
 def _tell(plan: Reproduction, comparisons: list[Comparison], made: list[dict], here: list[dict]) -> None:
     """Print the table and what deviates; write the page."""
-    machines = f"Committed: {_machines(made)}.\nHere: {_machines(here)}, on {_processor()}."
+    machines = f"Committed: {_machines(made)}.\nHere: {_machines(here)}, on {lab.processor()['processor']}."
     minutes = [sum(float(one.get("seconds") or 0) for one in records) / 60 for records in (made, here)]
     took = f"Time of all runs, summed: {minutes[0]:.1f} minutes as committed, {minutes[1]:.1f} here."
     plan.page.write_text(_page(plan, comparisons, machines, took), "utf-8")

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spatialkit import places
 from spatialkit.commands import report
-from spatialkit.commands.execute import PARENT, Outcome, failed_path, part_path, read_outcome
+from spatialkit.commands.execute import Outcome, failed_path, part_path, read_outcome
 from spatialkit.commands.plan import Plan, environment_of, records_of, select
+from spatialkit.lab import places
 
 __all__ = ["Workers", "alone", "check_writable", "figures", "remove_leftovers", "run_notebooks"]
 
@@ -69,7 +69,7 @@ class Workers:
         with self._lock:
             if self._stopped:
                 return 1
-            env = self._env | {PARENT: str(os.getpid())}
+            env = self._env | {"SPATIALKIT_PARENT": str(os.getpid())}
             process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=env)
             self._live.add(process)
         start = time.monotonic()
@@ -86,7 +86,7 @@ class Workers:
 
 
 def _refresh_scorecard(env: dict[str, str]) -> list[Outcome]:
-    """Bring the scorecard's picture and the README's table up to date; an outcome only when that fails."""
+    """Bring the scorecard's picture and page and the README's totals up to date; an outcome only when that fails."""
     command = [sys.executable, "-m", "spatialkit", "_scorecard"]
     done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode == 0:
@@ -164,9 +164,8 @@ def remove_leftovers(folder: Path) -> None:
 def figures(plan: Plan) -> int:
     """Run the plan and report. Exit status 0 when every notebook passed."""
     notebooks = select(plan.base, plan.only)
-    takes = report.duration_words(records_of(plan.base, plan.profile, notebooks), plan, len(notebooks))
-    what = report.count(len(notebooks), "notebook")
-    print(f"profile {plan.profile} ({plan.reason}): {what}, {takes}", flush=True)
+    made = records_of(plan.base, plan.profile, notebooks)
+    print(report.opening(made, plan, len(notebooks)), flush=True)
     check_writable(plan.build, plan.out / "results", plan.out / "figures")
     with alone(plan.base, plan.profile):
         remove_leftovers(plan.out)

@@ -1,12 +1,13 @@
 """Data: real image sets with checksums, small sets that need no file, block swapping, and synthetic tasks."""
 
+from spatialkit.data.berkeley import BoundaryImages, boundary_images
+from spatialkit.data.brodatz import brodatz_textures
 from spatialkit.data.datasets import NAMES, Dataset, available, load, photographs
 from spatialkit.data.deformed import deformed_classes
 from spatialkit.data.fetch import DataMissing
 from spatialkit.data.imagenet import imagenet_images
-from spatialkit.data.plane import GaussianSum, plane_points, random_blobs, random_filter
-from spatialkit.data.posed import POSE, Poses, add_clutter, in_pose
-from spatialkit.data.scale_detection import (
+from spatialkit.data.oriented import BlobOutlines, oriented_textures, outline
+from spatialkit.data.point_pairs import (
     PointImages,
     ScaleDetection,
     all_pairs,
@@ -15,7 +16,7 @@ from spatialkit.data.scale_detection import (
     scale_labels,
     two_points,
 )
-from spatialkit.data.seen import watch
+from spatialkit.data.posed import POSE, Poses, add_clutter, in_pose
 from spatialkit.data.sets import TITLES
 from spatialkit.data.swap import block_swap, pad_to_multiple
 
@@ -23,9 +24,10 @@ __all__ = [
     "NAMES",
     "POSE",
     "TITLES",
+    "BlobOutlines",
+    "BoundaryImages",
     "DataMissing",
     "Dataset",
-    "GaussianSum",
     "PointImages",
     "Poses",
     "ScaleDetection",
@@ -33,18 +35,18 @@ __all__ = [
     "all_pairs",
     "available",
     "block_swap",
+    "boundary_images",
+    "brodatz_textures",
     "deformed_classes",
     "imagenet_images",
     "in_pose",
     "load",
     "move_points",
+    "oriented_textures",
+    "outline",
     "pad_to_multiple",
     "photographs",
-    "plane_points",
-    "random_blobs",
-    "random_filter",
     "scale_detection",
     "scale_labels",
     "two_points",
-    "watch",
 ]

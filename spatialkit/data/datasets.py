@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from spatialkit.data import embedded, fetch, files
-from spatialkit.data.seen import note
 from spatialkit.data.sets import SETS, Copy
+from spatialkit.lab import note_loaded
 
 __all__ = ["NAMES", "Dataset", "available", "load", "photographs"]
 
@@ -43,10 +43,10 @@ class Dataset:
 NAMES = tuple(SETS)
 
 
-def load(name: str, split: str = "train", root: str | os.PathLike | None = None) -> Dataset:
+def load(name: str, split: str = "train", folder: str | os.PathLike | None = None) -> Dataset:
     """One split of a data set, checked against its published sums.
 
-    Files are looked for in ``root``, or else in the folder that ``SPATIALKIT_DATA`` names, if either is
+    Files are looked for in ``folder``, or else in the folder that ``SPATIALKIT_DATA`` names, if either is
     given; then in the cache folder; then they are downloaded into the cache folder. Each set is checked and
     read once per process: later calls return the same tensors, which callers must not change in place.
 
@@ -54,7 +54,7 @@ def load(name: str, split: str = "train", root: str | os.PathLike | None = None)
         name: One of ``NAMES``. ``digits`` (8 x 8, values 0..16 stretched to 0..255) and ``photographs``
             (32 x 32 crops of two photographs, in reading order; every fifth is for test) need no files.
         split: ``"train"`` or ``"test"``.
-        root: Folder in torchvision's layout, or with the npz files that hold CIFAR-10.
+        folder: Folder in torchvision's layout, or with the npz files that hold CIFAR-10.
 
     Raises:
         ValueError: If there is no such set or split, or a file is truncated, altered or incomplete.
@@ -64,12 +64,12 @@ def load(name: str, split: str = "train", root: str | os.PathLike | None = None)
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     with _one_at_a_time:  # threads that ask together share one copy
-        dataset = _load(name, split, fetch.folders(root))
-    note(f"{name}/{split}", dataset.copy, dataset.sha256, dataset.content)
+        dataset = _load(name, split, fetch.folders(folder))
+    note_loaded(f"{name}/{split}", dataset.copy, dataset.sha256, dataset.content)
     return dataset
 
 
-def available(name: str, root: str | os.PathLike | None = None) -> str:
+def available(name: str, folder: str | os.PathLike | None = None) -> str:
     """Whether both splits of a data set are ``"here"``, ``"downloadable"`` or ``"missing"``.
 
     Looks where ``load`` would look, without reading the files. The network is asked only if files lack, for
@@ -82,7 +82,7 @@ def available(name: str, root: str | os.PathLike | None = None) -> str:
     if SETS[name].embedded:
         return "here"
     try:
-        if all(_locate(name, split, fetch.folders(root)) for split in ("train", "test")):
+        if all(_locate(name, split, fetch.folders(folder)) for split in ("train", "test")):
             return "here"
     except ValueError:  # incomplete: load says which files lack
         return "missing"
@@ -93,7 +93,7 @@ def photographs() -> dict[str, Tensor]:
     """The two whole photographs embedded in scikit-learn, each ``(3, H, W)`` uint8, by name."""
     arrays = embedded.whole_photographs()
     digest = _sha256([array.data for array in arrays])
-    note("photographs/whole", embedded.WORDS, digest, digest)
+    note_loaded("photographs/whole", embedded.WORDS, digest, digest)
     return {name: _tensor(array) for name, array in zip(embedded.PHOTOGRAPHS, arrays, strict=True)}
 
 

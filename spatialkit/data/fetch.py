@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
+import io
 import os
 import shutil
 import ssl
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from spatialkit import places
+from spatialkit.lab import atomic_write, places, settings
 
 __all__ = ["DataMissing", "cache_folder", "download", "folders", "kept", "obstacle", "reachable"]
 
@@ -33,17 +34,16 @@ def cache_folder() -> Path:
 
     Without a home folder, as in some containers: ``build/cache`` of the bundle.
     """
-    named, home = os.environ.get("XDG_CACHE_HOME"), places.home()
-    if named and (home or not named.startswith("~")):
-        return Path(named).expanduser().resolve() / "spatialkit"
+    named, home = settings.cache(), settings.home()
+    if named:
+        return named / "spatialkit"
     return home.resolve() / ".cache" / "spatialkit" if home else places.root() / "build" / "cache"
 
 
-def folders(root: str | os.PathLike | None) -> tuple[Path, ...]:
-    """Where to look, in order: ``root``, or else ``SPATIALKIT_DATA``, if given; then the cache folder."""
-    named = root or os.environ.get("SPATIALKIT_DATA")
-    first = [Path(named).expanduser().resolve()] if named else []
-    return tuple(dict.fromkeys([*first, cache_folder()]))
+def folders(folder: str | os.PathLike | None) -> tuple[Path, ...]:
+    """Where to look, in order: ``folder``, or else ``SPATIALKIT_DATA``, if given; then the cache folder."""
+    first = Path(folder).expanduser().resolve() if folder else settings.data()
+    return tuple(dict.fromkeys([*([first] if first else []), cache_folder()]))
 
 
 def reachable(url: str, timeout: float = 5.0) -> bool:
@@ -56,7 +56,7 @@ def obstacle(url: str, timeout: float = 5.0) -> str:
 
     Asks for the head alone; a server that refuses that is asked for the file, of which nothing is read.
     """
-    if os.environ.get("SPATIALKIT_OFFLINE", "0") not in ("", "0"):
+    if settings.offline():
         return "SPATIALKIT_OFFLINE is set: unset it to download"
     found = _asked(url, "HEAD", timeout)
     if isinstance(found, urllib.error.HTTPError) and found.code in (400, 403, 405, 501):
@@ -177,13 +177,7 @@ def _read_kept(path: Path) -> np.ndarray | None:
 
 
 def _write_kept(path: Path, array: np.ndarray) -> None:
-    """Write whole or not at all: into a temporary file, then renamed."""
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            temporary = Path(file.name)
-            np.savez(file, array=array, sha256=np.array(_digest(array)))
-        os.replace(temporary, path)
-    except OSError:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    packed = io.BytesIO()
+    np.savez(packed, array=array, sha256=np.array(_digest(array)))
+    with contextlib.suppress(OSError):  # a full or read-only folder is done without
+        atomic_write(path, packed.getvalue())

@@ -16,7 +16,7 @@ import numpy as np
 
 from spatialkit.data import fetch
 
-__all__ = ["Content", "find", "read_batches", "read_checked", "read_idx", "read_jpeg", "read_npz"]
+__all__ = ["Content", "find", "read_batches", "read_checked", "read_idx", "read_jpeg", "read_npz", "required"]
 
 _LARGEST = 1 << 28  # bytes of an unpacked file; the largest of a data set has a quarter of it
 
@@ -65,6 +65,22 @@ def read_checked(folder: Path, file: str, published: str) -> bytes:
             f"found {found}; delete this file and get it again"
         )
     return content
+
+
+def required(file: str, published: str, folders: Sequence[Path]) -> bytes:
+    """``read_checked`` from the first folder that holds the file, for sets that nothing downloads.
+
+    Raises:
+        DataMissing: If none does; says what to do.
+        ValueError: As `read_checked`.
+    """
+    folder = next((folder for folder in folders if find(folder, file)), None)
+    if folder is None:
+        raise fetch.DataMissing(
+            f"{file} is not in {' or '.join(map(str, folders))}. Set SPATIALKIT_DATA to a folder that holds it; there "
+            "is no download"
+        )
+    return read_checked(folder, file, published)
 
 
 def _unpacked(path: Path) -> bytes:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from spatialkit.data import fetch
-from spatialkit.data.seen import note
+from spatialkit.lab import note_loaded
 
 __all__ = ["imagenet_images"]
 
@@ -58,7 +58,7 @@ def imagenet_images(n: int | None = None, folder: str | os.PathLike | None = Non
         digest.update(content)
         images[i] = _evaluated(name, content, size)
     pixels = hashlib.sha256(images.numpy().data).hexdigest()
-    note("imagenet/images", copy, digest.hexdigest(), pixels)
+    note_loaded("imagenet/images", copy, digest.hexdigest(), pixels)
     mean, deviation = (torch.tensor(moment).view(3, 1, 1) for moment in (_MEAN, _DEVIATION))
     return images.sub_(mean).div_(deviation)
 
@@ -98,8 +98,8 @@ def _evaluated(name: str, content: bytes, size: int) -> Tensor:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content), formats=["JPEG", "PNG"]) as image:
-            image = image.convert("RGB")
+        with Image.open(io.BytesIO(content), formats=["JPEG", "PNG"]) as stored:
+            image = stored.convert("RGB")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: of a damaged PNG
         raise ValueError(f"{name} is truncated or no image ({error}); delete this file or get it again") from error
     width, height = (int(_SHORTER * side / min(image.size)) for side in image.size)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialkit.deform import warp
+from spatialkit.deform import affine_field, warp
 
 __all__ = ["POSE", "Poses", "add_clutter", "in_pose"]
 
@@ -68,10 +68,8 @@ def in_pose(images: Tensor, poses: Tensor, canvas: int) -> Tensor:
     angle, log2_scale, *shift = poses.to(images).unbind(1)
     angle = angle * (math.pi / 180)
     c, s = angle.cos() * torch.exp2(-log2_scale), angle.sin() * torch.exp2(-log2_scale)
-    axis = torch.arange(canvas, dtype=images.dtype, device=images.device) - (canvas - 1) / 2
-    x, y = (axis - shift[0][:, None])[:, None, :], (axis - shift[1][:, None])[:, :, None]
-    c, s = c[:, None, None], s[:, None, None]
-    field = torch.stack([c * x - s * y - axis, s * x + c * y - axis[:, None]], dim=1)
+    back = torch.stack([c, -s, s, c], dim=1).view(-1, 2, 2)  # R(angle)^-1 / factor
+    field = affine_field(back, (canvas, canvas), before=torch.stack(shift, dim=1))
     margin = (canvas - n) // 2 + 1  # one pixel more, so that the border value is the background
     padded = F.pad(images, [margin] * 4)
     return warp(padded, F.pad(field, [1] * 4))[..., 1:-1, 1:-1]

@@ -6,6 +6,7 @@ outside the image take the border value.
 """
 
 from spatialkit.deform.affine import (
+    affine_field,
     from_polar,
     linear_field,
     linear_transform,
@@ -18,18 +19,20 @@ from spatialkit.deform.affine import (
 from spatialkit.deform.diffeomorphism import Diffeomorphism, temperature_range
 from spatialkit.deform.folding import folded, jacobian
 from spatialkit.deform.splines import ThinPlateSpline
-from spatialkit.deform.warping import warp
+from spatialkit.deform.warping import read_at, warp
 from spatialkit.deform.worst import worst_field
 
 __all__ = [
     "Diffeomorphism",
     "ThinPlateSpline",
+    "affine_field",
     "folded",
     "from_polar",
     "jacobian",
     "linear_field",
     "linear_transform",
     "mirror",
+    "read_at",
     "rotation",
     "scaling",
     "shear",

@@ -1,7 +1,10 @@
-"""Linear maps of the plane about the centre of an image, and what they do to images and feature maps.
+"""Linear maps of the plane about the centre of an image, and the fields that carry them out.
 
 (T f)(x) = f(T^-1 x): the content moves with the map. x = (x, y) is measured from the centre of the image, in px, x to
 the right and y down; angles are counter-clockwise as seen. A map is a 2 x 2 matrix, float64.
+
+A field reads the other way round, at T^-1 x: every turn, scaling, shear and shift of the package is one
+`affine_field`.
 """
 
 from __future__ import annotations
@@ -14,7 +17,17 @@ from torch import Tensor
 
 from spatialkit.deform.warping import warp
 
-__all__ = ["from_polar", "linear_field", "linear_transform", "mirror", "rotation", "scaling", "shear", "to_polar"]
+__all__ = [
+    "affine_field",
+    "from_polar",
+    "linear_field",
+    "linear_transform",
+    "mirror",
+    "rotation",
+    "scaling",
+    "shear",
+    "to_polar",
+]
 
 
 def rotation(degrees: float) -> Tensor:
@@ -91,10 +104,41 @@ def to_polar(matrix: Tensor) -> tuple[Tensor, bool]:
     return torch.stack([angle, (S[0, 0] + S[1, 1]) / 2, (S[0, 0] - S[1, 1]) / 2, S[0, 1]]), mirrored
 
 
+def affine_field(
+    linear: Tensor, size: Sequence[int], *, before: Tensor | None = None, after: Tensor | None = None
+) -> Tensor:
+    """The displacement field that reads every pixel at an affine image of its place: for `spatialkit.deform.warp`.
+
+    field[u] = A (u - before) + after - u, u = (x, y) in px from the centre of the image, x to the right, y down. A maps
+    places to where they are read: T^-1 for a map T of the content. Differentiable in all three.
+
+    Args:
+        linear: A, ``(2, 2)`` or ``(N, 2, 2)``, float32 or float64.
+        size: Rows and columns of the images, H and W.
+        before, after: Points (x, y), ``(2,)`` or ``(N, 2)``, in px; 0 by default.
+
+    Returns:
+        Shape ``(N, 2, H, W)``: dx, dy; dtype and device of ``linear``.
+    """
+    u = _places(size, linear)
+    with torch.autocast(linear.device.type, enabled=False):
+        read = linear @ (u if before is None else u - before[..., None])  # (N, 2, H * W)
+    read = read if after is None else read + after[..., None]
+    field = read - u
+    return (field if field.ndim == 3 else field[None]).unflatten(2, tuple(size))
+
+
+def _places(size: Sequence[int], like: Tensor) -> Tensor:
+    """u of every pixel, row by row: (x, y) in px from the centre, ``(2, H * W)``."""
+    y, x = (torch.arange(n, dtype=like.dtype, device=like.device) - (n - 1) / 2 for n in size)
+    return torch.stack([x.expand(*size), y[:, None].expand(*size)]).flatten(1)
+
+
 def linear_field(matrix: Tensor, H: int, W: int) -> Tensor:
     """The displacement field with which `spatialkit.deform.warp` applies a map about the centre, in px.
 
-    field[u] = T^-1 u - u, u = (x, y) in px from the centre of the image.
+    field[u] = (T^-1 - 1) u, u = (x, y) in px from the centre of the image: `affine_field` of T^-1, except that here the
+    identity leaves the matrix and not the places, which rounds less and keeps the last bits of what was measured so.
 
     Args:
         matrix: T, shape ``(2, 2)``.
@@ -106,11 +150,8 @@ def linear_field(matrix: Tensor, H: int, W: int) -> Tensor:
     Raises:
         ValueError: If the matrix is not 2 x 2 and invertible.
     """
-    x = torch.arange(W, dtype=torch.float64) - (W - 1) / 2
-    y = torch.arange(H, dtype=torch.float64) - (H - 1) / 2
-    u = torch.stack(torch.meshgrid(x, y, indexing="xy"))  # (2, H, W)
-    back = torch.linalg.inv(_checked(matrix)) - torch.eye(2, dtype=torch.float64)
-    return torch.einsum("ij,jhw->ihw", back, u)[None]
+    moves = torch.linalg.inv(_checked(matrix)) - torch.eye(2, dtype=torch.float64)
+    return (moves @ _places((H, W), moves)).view(1, 2, H, W)
 
 
 def linear_transform(images: Tensor, matrix: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["warp"]
+__all__ = ["read_at", "warp"]
 
 
 def warp(images: Tensor, field: Tensor) -> Tensor:
@@ -82,8 +82,27 @@ def _by_grid_sample(images: Tensor, field: Tensor) -> Tensor:
     """The warp by PyTorch's own sampler, whose coordinates run from -1 to 1 between border pixels."""
     pixels = _pixels.__wrapped__ if torch.compiler.is_exporting() else _pixels  # keep no tensor of an export
     base, per_pixel = pixels(*images.shape[-2:], images.dtype, images.device)
-    places = torch.addcmul(base, field, per_pixel).permute(0, 2, 3, 1)  # (N, H, W, 2), not copied
+    return _sampled(images, torch.addcmul(base, field, per_pixel).permute(0, 2, 3, 1))  # (N, H, W, 2), not copied
+
+
+def _sampled(images: Tensor, places: Tensor) -> Tensor:
+    """The package's one way to read between pixels; places from -1 to 1 between the centres of border pixels."""
     return F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def read_at(images: Tensor, points: Tensor) -> Tensor:
+    """Images read at any points, as `warp` reads them: bilinear, outside the border value.
+
+    Args:
+        images: Shape ``(N, C, H, W)``, float32 or float64.
+        points: (x, y) in px from the *centre* of the image, x to the right, y down; ``(N, K, P, 2)``, float64.
+
+    Returns:
+        Shape ``(N, C, K, P)``; dtype and device of ``images``.
+    """
+    H, W = images.shape[-2:]
+    half = torch.tensor([max(W - 1, 1) / 2, max(H - 1, 1) / 2], dtype=torch.float64, device=points.device)
+    return _sampled(images, (points / half).to(images))
 
 
 @functools.lru_cache(maxsize=32)

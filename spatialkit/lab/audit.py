@@ -5,8 +5,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spatialkit import places
-from spatialkit.lab import ledger
+from spatialkit.lab import ledger, places
 from spatialkit.lab.choice import choose
 from spatialkit.lab.fingerprint import fingerprint
 from spatialkit.lab.store import Store

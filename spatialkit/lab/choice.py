@@ -56,7 +56,8 @@ def _expected(record: dict) -> float:
 
 def _shrunk(record: dict) -> dict:
     """Smaller values of the arguments that make a long run short; empty for a short run."""
-    seconds, smaller = float(record["made"].get("seconds") or 0), {}
+    smaller: dict[str, int] = {}
+    seconds = float(record["made"].get("seconds") or 0)
     if seconds <= _LONGEST:
         return smaller
     for name, least in _SMALLER.items():

@@ -2,13 +2,12 @@
 
 import contextlib
 import hashlib
-import os
 import shutil
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spatialkit import places
+from spatialkit.lab import places, settings
 from spatialkit.lab.store import key_of
 
 __all__ = ["next_checkpoint", "note_precision", "run_of"]
@@ -32,7 +31,7 @@ def run_of(task: str, version: int, config: dict, code: str):
     which the run can go on. When it is finished, or raised, they go, with those that other code left for the same key.
     """
     digest = hashlib.sha256(key_of(version, config).encode()).hexdigest()[:16]
-    since = os.environ.get("SPATIALKIT_FRESH", "")
+    since = settings.fresh_since()
     owner = hashlib.sha256(f"{code} {since}".encode()).hexdigest()[:8]
     run = _Run(places.out() / "checkpoints" / f"{task}-{digest}-{owner}")
     for other in run.folder.parent.glob(f"{task}-{digest}*"):

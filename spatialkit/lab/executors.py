@@ -15,6 +15,8 @@ from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 import torch
 from loky import ProcessPoolExecutor, cpu_count
 
+from spatialkit.lab import settings
+
 __all__ = ["ENVIRONMENT", "Processes", "Serial", "default"]
 
 # Of a process that runs tasks.
@@ -25,9 +27,14 @@ ENVIRONMENT["LOKY_MAX_MEMORY_LEAK_SIZE"] = "1e15"  # bytes; else loky takes a lo
 ENVIRONMENT |= {f"MALLOC_{name}_THRESHOLD_": str(2**30) for name in ("TRIM", "MMAP")}
 ENVIRONMENT["THP_MEM_ALLOC_ENABLE"] = "1"
 
+
 # A task that says both "torch" and "x.classes" takes torch.classes along (cloudpickle guesses submodules from
 # names), a module that cannot be pickled unless it is told how.
-copyreg.pickle(type(torch.classes), lambda module: (importlib.import_module, (module.__name__,)))
+def _by_name(module) -> tuple:
+    return importlib.import_module, (module.__name__,)
+
+
+copyreg.pickle(type(torch.classes), _by_name)
 
 
 class Serial:
@@ -102,6 +109,5 @@ def default(runs: int) -> Serial | Processes:
     One process on a machine with a GPU, whose memory and time several would only share. A run uses one thread wherever
     it takes place, so that its bits do not depend on how many others are missing.
     """
-    jobs = int(os.environ.get("SPATIALKIT_JOBS") or (1 if torch.cuda.is_available() else cpu_count()))
-    count = min(jobs, runs)
+    count = min(settings.jobs() or (1 if torch.cuda.is_available() else cpu_count()), runs)
     return Processes(count) if count > 1 else Serial()

@@ -16,7 +16,7 @@ import linecache
 import sys
 import sysconfig
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
@@ -24,13 +24,12 @@ from spatialkit.lab.syntax import chains, global_names, imported, normal, outsid
 
 __all__ = ["fingerprint", "fingerprint_of_module", "modules_behind", "reached"]
 
-_UNCOUNTED = ("spatialkit.lab", "spatialkit.plot", "spatialkit.places", "spatialkit.claims", "spatialkit.scorecard",
-              "spatialkit.commands", "spatialkit._torchvision")  # fmt: skip
-_BY_CONTENT = tuple(f"spatialkit.data.{name}" for name in ("datasets", "embedded", "fetch", "files", "seen", "sets"))
+_UNCOUNTED = tuple(f"spatialkit.{name}" for name in ("lab", "plot", "claims", "commands", "_torchvision"))
+_BY_CONTENT = tuple(f"spatialkit.data.{name}" for name in ("datasets", "embedded", "fetch", "files", "sets"))
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
-def fingerprint(function: FunctionType) -> str:
+def fingerprint(function: Callable) -> str:
     """Twelve hex digits that change when the code behind a function changes.
 
     Comments, docstrings, type hints and layout do not count.
@@ -44,7 +43,7 @@ def fingerprint(function: FunctionType) -> str:
     return _digest(parts)
 
 
-def reached(function: FunctionType) -> frozenset[str]:
+def reached(function: Callable) -> frozenset[str]:
     """The modules of the package that the fingerprint of a function covers."""
     parts: dict[str, str] = {}
     _add_function(function, parts)
@@ -127,7 +126,7 @@ def _add_value(name: str, value, user, parts: dict[str, str], where: str | None 
     module = getattr(value, "__module__", None) or ""
     here = module == user.__module__
     if isinstance(value, ModuleType):
-        _add_modules([value.__name__], parts)
+        _add_modules(_origins(value.__name__, "", []), parts)
     elif isinstance(value, functools.partial):
         for item in (value.func, *value.args, *value.keywords.values()):
             _add_value(f"a value of the partial {name}", item, user, parts, where or f"partial {name}")
@@ -227,21 +226,35 @@ def _bound(module: str) -> dict[str, tuple[str, str]]:
 
 
 def _origins(module: str, attribute: str, rest: list[str]) -> list[str]:
-    """The modules that define what ``from module import attribute``, followed by ``.rest``, refers to."""
-    if not (_is_own(module) or module == "spatialkit"):
+    """The modules that define what ``from module import attribute``, followed by ``.rest``, refers to.
+
+    Raises:
+        ValueError: If a module has nothing of that name, or code refers to the package as a whole.
+    """
+    if not (_is_own(module) or module == "spatialkit") or _named(module, _UNCOUNTED):
         return []
     chain = [attribute, *rest] if attribute else rest
+    if module == "spatialkit" and chain and chain[0] in (rooms := importlib.import_module(module)._PLACES):
+        module = f"spatialkit.{rooms[chain[0]]}"  # the face brings it when asked
     while chain and _is_module(f"{module}.{chain[0]}"):
         module, *chain = f"{module}.{chain[0]}", *chain[1:]
     if not chain:
-        return [module]
+        return _whole(module)
     bound = _bound(module)
     if chain[0] in bound:
         return _origins(*bound[chain[0]], chain[1:])
-    if chain[0] in _defined(module):
+    if chain[0] not in _defined(module) and not hasattr(importlib.import_module(module), chain[0]):
+        raise ValueError(f"{module} has no {chain[0]!r}")
+    return [module]
+
+
+def _whole(module: str) -> list[str]:
+    """A module that code refers to by its name alone; of a package, everything that it shows."""
+    if module == "spatialkit":
+        raise ValueError("code refers to spatialkit as a whole: name what it uses, as in sk.load or sk.plot.save")
+    if not hasattr(importlib.import_module(module), "__path__"):
         return [module]
-    lazily = getattr(importlib.import_module(module), chain[0], None)  # what a module brings when asked (PEP 562)
-    return [lazily.__name__ if isinstance(lazily, ModuleType) else getattr(lazily, "__module__", None) or module]
+    return [module, *(origin for shown in _bound(module).values() for origin in _origins(*shown, []))]
 
 
 @functools.cache
@@ -252,8 +265,11 @@ def _defined(module: str) -> frozenset[str]:
 
 
 def _counts(module: str) -> bool:
-    named = lambda names: any(module == n or module.startswith(f"{n}.") for n in names)  # noqa: E731
-    return _is_own(module) and not named(_UNCOUNTED) and not named(_BY_CONTENT)
+    return _is_own(module) and not _named(module, _UNCOUNTED) and not _named(module, _BY_CONTENT)
+
+
+def _named(module: str, names: Iterable[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from spatialkit import places
+from spatialkit.lab import places
 from spatialkit.lab.store import atomic_write
 
 __all__ = ["Bridge", "file", "path", "read", "same_module", "write"]

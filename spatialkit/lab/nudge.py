@@ -1,7 +1,6 @@
 """Whether a verdict could change if every number of a task moved by so much."""
 
 import csv
-import os
 import random
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ import sys
 from pathlib import Path
 
 from spatialkit.lab.audit import current_code, notebooks
+from spatialkit.lab.settings import environment
 from spatialkit.lab.store import Store
 
 __all__ = ["verdicts_that_change"]
@@ -31,7 +31,7 @@ def verdicts_that_change(root: Path, task: str, within: float) -> list[str]:
             shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.lock"))
         shutil.copy(root / "pyproject.toml", folder)
         _nudge(Store(folder / "results", task), within, random.Random(seed))
-        env = os.environ | {"SPATIALKIT_OUT": str(folder), "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+        env = environment(SPATIALKIT_OUT=str(folder), PYTHONPATH=str(folder), OMP_NUM_THREADS="1")
         for notebook in users:
             words = ["_execute", str(folder / "notebooks" / notebook.name), str(folder / "executed.ipynb")]
             done = subprocess.run(

@@ -2,20 +2,13 @@
 
 import datetime
 import functools
-import platform
-import re
 import subprocess
 from collections import Counter
-from importlib import metadata
-from pathlib import Path
 
-import pandas as pd
-import torch
+from spatialkit.lab import ledger, places
+from spatialkit.lab.origins import Tables, runs_behind
 
-from spatialkit import places
-from spatialkit.lab import ledger
-
-__all__ = ["code_behind", "describe", "joined", "now", "of_machine", "of_session", "processor", "summary"]
+__all__ = ["code_behind", "describe", "now", "of_session", "summary"]
 
 
 def now() -> str:
@@ -26,25 +19,6 @@ def now() -> str:
 def of_session(profile: str, code: str) -> dict:
     """What a sweep knows before its runs start."""
     return {"profile": profile, "code": code, "commit": commit(), "date": now()}
-
-
-def of_machine() -> dict:
-    """What the process that runs knows: device, processor, threads and versions."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    versions = {name: metadata.version(name) for name in ("torch", "numpy")}
-    threads = torch.get_num_threads()
-    return {"device": device, **processor(), "threads": threads, "python": platform.python_version(), **versions}
-
-
-@functools.cache
-def processor() -> dict:
-    """Model of the processor, and the instruction set that torch uses: others round sums differently."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text("utf-8") if info.exists() else ""
-    named = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    matrix = " with AMX" if re.search(r"\bamx_bf16\b", text) else ""
-    model = named[1].strip() if named else platform.processor() or platform.machine()
-    return {"processor": model, "instructions": torch.backends.cpu.get_cpu_capability() + matrix}
 
 
 @functools.cache
@@ -61,27 +35,32 @@ def commit() -> str:
         return "unknown"
 
 
-def summary(records: list[dict], code: str) -> dict:
-    """What all records of a table have in common, and how the code that made them stands to ``code``.
+def summary(runs: Tables) -> dict:
+    """What the runs behind a table have in common, and how the code that made them stands to the present one.
 
     "other code" counts runs that other code made; "equal code" lists the bridges (`spatialkit.lab.ledger`) over which
     the present code was found to give the same.
+
+    Args:
+        runs: What ``lab.sweep`` returned, a part of it, or a list of such tables; the runs of its rows count.
+
+    Raises:
+        ValueError: If the rows belong to no sweep of this session, or could belong to two tasks.
     """
-    made = [record["made"] for record in records]
-    copies = {f"{name.split('/')[0]} ({source['copy']})" for m in made for name, source in m["data"].items()}
-    seeds = {record["config"]["seed"] for record in records if "seed" in record["config"]}
-    codes = Counter((record["task"], m["code"]) for record, m in zip(records, made, strict=True))
-    paths = {which: ledger.path(*which, code) for which in codes}
+    behind = runs_behind(runs)
+    copies = {f"{name.split('/')[0]} ({source['copy']})" for run in behind for name, source in run.made["data"].items()}
+    codes = Counter((run.task, run.made["code"], run.code) for run in behind)
+    paths = {which: ledger.path(*which) for which in codes}
     bridges = {bridge for path in paths.values() if path for bridge in path}
     return {
-        "task": sorted({record["task"] for record in records}),
-        "profile": sorted({m["profile"] for m in made}),
+        "task": sorted({run.task for run in behind}),
+        "profile": sorted({run.made["profile"] for run in behind}),
         "data": sorted(copies),
-        "device": sorted({m["device"] for m in made}),
+        "device": sorted({run.made["device"] for run in behind}),
         "other code": sum(n for which, n in codes.items() if paths[which] is None),
         "equal code": sorted([bridge.task, bridge.old, bridge.equal, bridge.of, bridge.within] for bridge in bridges),
-        "runs": len(records),
-        "seeds": len(seeds),
+        "runs": len(behind),
+        "seeds": len({run.config["seed"] for run in behind if "seed" in run.config}),
     }
 
 
@@ -96,31 +75,15 @@ def code_behind(made: dict) -> str:
     return f"equal by {equal} of {of} reruns" + (f" (within {within:.0e})" if within else "")
 
 
-def describe(table: pd.DataFrame) -> str:
-    """One line on where a sweep's table comes from: profile, data, device, runs, seeds."""
-    made = table.attrs["made"]
+def describe(runs: Tables) -> str:
+    """One line on the runs behind a table: profile, data, device, how many runs and seeds.
+
+    Args:
+        runs: As for `summary`.
+    """
+    made = summary(runs)
     seeds = f", {made['seeds']} seed{'s' * (made['seeds'] != 1)}" if made["seeds"] else ""
     data = ", ".join(made["data"]) or "no data set"
     profile = " and ".join(made["profile"])
     other = f", {made['other code']} of them made by other code" if made["other code"] else ""
     return f"profile {profile}; {data}; {', '.join(made['device'])}; {made['runs']} runs{seeds}{other}"
-
-
-def joined(*tables: pd.DataFrame) -> pd.DataFrame:
-    """Tables of sweeps below each other, with the provenance of all; parts of one sweep's table count once.
-
-    Raises:
-        ValueError: If there is no table, or one has no provenance.
-    """
-    if not tables or not all("made" in table.attrs for table in tables):
-        raise ValueError("need tables as sweep() returns them; after concat or merge, set attrs from the original")
-    made: list[dict] = []
-    for table in tables:
-        if table.attrs["made"] not in made:
-            made.append(table.attrs["made"])
-    together = pd.concat(tables, ignore_index=True)
-    lists = {key: sorted({item for m in made for item in m[key]}) for key in ("task", "profile", "data", "device")}
-    lists["equal code"] = sorted(map(list, {tuple(bridge) for m in made for bridge in m["equal code"]}))
-    sums = {key: sum(m[key] for m in made) for key in ("other code", "runs")}
-    together.attrs = {"made": lists | sums | {"seeds": max(m["seeds"] for m in made)}}
-    return together

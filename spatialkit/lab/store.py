@@ -139,15 +139,15 @@ class Store:
                 kept beside it.
             OSError: If it cannot be written.
         """
-        records = {key_of(record["version"], record["config"]): _checked(record) for record in records}
+        new = {key_of(record["version"], record["config"]): _checked(record) for record in records}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):
             try:
                 merged = self.read()
             except ValueError as error:
-                _write(self.saved_apart, _readable(self.saved_apart) | records)
+                _write(self.saved_apart, _readable(self.saved_apart) | new)
                 raise ValueError(f"{error}. The new runs wait in {self.saved_apart} and are taken in then") from None
-            _write(self.path, merged | records)
+            _write(self.path, merged | new)
             self.saved_apart.unlink(missing_ok=True)
 
 

@@ -1,7 +1,6 @@
 """Sweeps: a task over a grid, one tidy table out."""
 
 import itertools
-import os
 import queue
 import traceback
 from collections.abc import Iterable, Sequence
@@ -9,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 from tqdm import tqdm
 
-from spatialkit import places
-from spatialkit.lab import executors, profiles, provenance
+from spatialkit.lab import executors, places, profiles, provenance, settings
 from spatialkit.lab.fingerprint import fingerprint
+from spatialkit.lab.origins import Run, remember
 from spatialkit.lab.store import Store, writable
 from spatialkit.lab.tasks import Task, run
 
@@ -70,7 +69,7 @@ def sweep(task: Task, configs: Sequence[dict] | None = None, /, *, executor=None
 
 def _finished(task: Task) -> dict[str, dict]:
     """Records to be read: the committed ones, then those of this output folder."""
-    since = os.environ.get("SPATIALKIT_FRESH", "")
+    since = settings.fresh_since()
     smoke = profiles.current() == "smoke"
     folders = [places.out()] if smoke else [places.evidence(), places.out()]
     records: dict[str, dict] = {}
@@ -109,7 +108,9 @@ class _Keeper:
     """Stores records as they come; what a full disk or a damaged file refuses is tried again with the next."""
 
     def __init__(self, store: Store):
-        self.store, self.records, self._waiting = store, {}, []
+        self.store = store
+        self.records: dict[str, dict] = {}
+        self._waiting: list[dict] = []
 
     def keep(self, key: str, record: dict) -> None:
         self.records[key] = record
@@ -137,8 +138,7 @@ class _Keeper:
 def _as_finished(executor, task: Task, configs: list[dict], made: dict) -> Iterable[tuple]:
     """Submit all runs; yield each when it is finished, under one progress bar."""
     finished: queue.SimpleQueue = queue.SimpleQueue()
-    interval = float(os.environ.get("SPATIALKIT_TQDM_INTERVAL", "0.5"))
-    with tqdm(total=len(configs), desc=task.name, unit="run", mininterval=interval) as bar:
+    with tqdm(total=len(configs), desc=task.name, unit="run", mininterval=settings.progress_interval()) as bar:
         waiting = 0
         for config in configs:
             future = executor.submit(run, task, config, made)
@@ -160,7 +160,10 @@ def _report(task: Task, failures: list[tuple], total: int) -> str:
 
 
 def _table(task: Task, records: list[dict], code: str) -> pd.DataFrame:
-    rows = [{**task.filled(record["config"]), **row} for record in records for row in record["rows"]]
-    table = pd.DataFrame(rows)
-    table.attrs["made"] = provenance.summary(records, code)
-    return table
+    """The rows of records, whose runs the session remembers from here on."""
+    configs = [task.filled(record["config"]) for record in records]
+    columns = [frozenset(name for row in record["rows"] for name in row) for record in records]
+    runs = [Run(task.name, r["config"], r["made"], code, names) for r, names in zip(records, columns, strict=True)]
+    remember(task.arguments, configs, runs)
+    rows = [{**config, **row} for config, record in zip(configs, records, strict=True) for row in record["rows"]]
+    return pd.DataFrame(rows)

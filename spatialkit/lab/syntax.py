@@ -47,7 +47,9 @@ def chains(tree: ast.AST) -> Iterator[list[str]]:
 def _parts(node: ast.expr) -> list[str]:
     if isinstance(node, ast.Name):
         return [node.id]
-    before = _parts(node.value) if isinstance(node, ast.Attribute) else []
+    if not isinstance(node, ast.Attribute):
+        return []
+    before = _parts(node.value)
     return [*before, node.attr] if before else []
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from threadpoolctl import threadpool_limits
 
-from spatialkit.data import watch
-from spatialkit.lab import context, provenance
+from spatialkit.lab import context
+from spatialkit.lab.machine import of_machine
+from spatialkit.lab.seen import watch
 from spatialkit.lab.store import canonical, key_of
 
 __all__ = ["Task", "run", "task"]
@@ -40,6 +41,10 @@ class Task:
     @property
     def name(self) -> str:
         return self.function.__name__
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        return tuple(inspect.signature(self.function).parameters)
 
     def __call__(self, *args, **kwargs):
         return self.function(*args, **kwargs)
@@ -68,7 +73,7 @@ class Task:
     def filled(self, config: Mapping) -> dict:
         """The full configuration of a record, in the order of the arguments."""
         full = {**self.added, **config}
-        return {name: full[name] for name in inspect.signature(self.function).parameters if name in full} | full
+        return {name: full[name] for name in self.arguments if name in full} | full
 
 
 def task(function: Callable | None = None, *, version: int = 1, added: Mapping | None = None):
@@ -111,7 +116,7 @@ def run(task: Task, config: dict, made: dict) -> dict:
     kept = task.kept(config)
     with _one_thread(), watch() as seen, context.run_of(task.name, task.version, kept, made["code"]) as own:
         rows = _rows(task, task.function(**config))
-        machine = provenance.of_machine()
+        machine = of_machine()
     made = {
         **made,
         **machine,
@@ -145,7 +150,7 @@ def _rows(task: Task, result) -> list[dict]:
 
 def _cell(task: Task, name: str, value):
     """One cell as JSON: undefined numbers become null, which a table shows as NaN."""
-    if name in inspect.signature(task.function).parameters:
+    if name in task.arguments:
         raise ValueError(f"{task.name} returns a column {name!r} that is also an argument; rename one")
     if hasattr(value, "item"):
         value = value.item()

@@ -1,7 +1,7 @@
 """One side of a comparison: run tasks of a checked-out tree, one after another, on one thread.
 
 `spatialkit.lab.verify` starts this file by its path with the tree as the only entry of PYTHONPATH. So it uses the
-standard library, nbformat, and of the tree's package only ``lab.audit.current_code`` and
+standard library, and of the tree's package only ``lab.audit.current_code`` and
 ``lab.fingerprint.fingerprint_of_module``, which every commit has. Asked by lines of JSON on stdin, it answers by lines
 of JSON on stdout; what tasks print goes to stderr.
 """
@@ -16,21 +16,47 @@ from pathlib import Path
 
 def definitions(notebook: Path) -> dict:
     """What a notebook's imports and definitions bind; nothing else of it runs."""
-    import nbformat
-
     namespace: dict = {"__name__": f"notebook_{notebook.stem[:2]}"}
-    cells = nbformat.read(notebook, as_version=4).cells
-    for number, cell in enumerate(c for c in cells if c.cell_type == "code"):
+    for number, (source, tree) in enumerate(code_cells(notebook)):
         name = f"<{notebook.name} cell {number}>"
-        linecache.cache[name] = (len(cell.source), None, cell.source.splitlines(keepends=True), name)
-        try:
-            tree = ast.parse(cell.source)
-        except SyntaxError:  # a cell with %magic
-            continue
+        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
         kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
         tree.body = [statement for statement in tree.body if isinstance(statement, kept)]
         exec(compile(tree, name, "exec"), namespace)
     return namespace
+
+
+def code_cells(notebook: Path) -> list[tuple[str, ast.Module]]:
+    """Text and syntax tree of every code cell; the tree of a cell with %magic is empty."""
+    cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return [(text, _tree(text)) for text in texts]
+
+
+def _tree(text: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except SyntaxError:
+        return ast.Module(body=[], type_ignores=[])
+
+
+def declared(notebook: Path) -> dict[str, int]:
+    """Task name -> version of every task that a notebook defines, from its text alone: nothing is executed."""
+    functions = [node for _, tree in code_cells(notebook) for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return {
+        function.name: version
+        for function in functions
+        for decorator in function.decorator_list
+        if (version := _version(decorator)) is not None
+    }
+
+
+def _version(decorator: ast.expr) -> int | None:
+    """The version that ``@sk.lab.task(version=1)``, or ``@lab.task``, gives; None if a decorator makes no task."""
+    called, given = (decorator.func, decorator.keywords) if isinstance(decorator, ast.Call) else (decorator, [])
+    if ast.unparse(called).split(".")[-1] != "task":
+        return None
+    return next((ast.literal_eval(word.value) for word in given if word.arg == "version"), 1)
 
 
 def codes(tree: Path) -> dict:
@@ -63,8 +89,8 @@ def modules(names: list[str]) -> dict:
 def rows(function, config: dict) -> list[dict]:
     """What a run returns, as plain numbers and strings."""
     result = function(**config)
-    result = [result] if isinstance(result, dict) else list(result)
-    return [{k: v.item() if hasattr(v, "item") else v for k, v in row.items()} for row in result]
+    made = [result] if isinstance(result, dict) else list(result)
+    return [{k: v.item() if hasattr(v, "item") else v for k, v in row.items()} for row in made]
 
 
 def main(tree: Path) -> None:
@@ -73,6 +99,7 @@ def main(tree: Path) -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         try:
+            answer: dict | list
             if asked["what"] == "codes":
                 answer = codes(tree)
             elif asked["what"] == "modules":

@@ -24,15 +24,16 @@ from spatialkit.lab.audit import present_tasks
 from spatialkit.lab.choice import choose
 from spatialkit.lab.executors import ENVIRONMENT
 from spatialkit.lab.fingerprint import reached
+from spatialkit.lab.machine import processor
 from spatialkit.lab.nudge import verdicts_that_change
-from spatialkit.lab.provenance import processor
+from spatialkit.lab.settings import environment
 from spatialkit.lab.store import Store, atomic_write
 
 __all__ = ["LARGEST", "compare", "verify"]
 
 LARGEST = 1e-5  # difference, relative to the column's largest value, that a reason may excuse
-_TRAINS = ("spatialkit.train", "spatialkit.hinge", "spatialkit.trained")
-_KEEP_NETWORKS = ("spatialkit.trained", "spatialkit.problems.classification", "spatialkit.problems.scales")
+_TRAINS = ("spatialkit.train.gradients", "spatialkit.train.hinge", "spatialkit.train.kept")
+_KEEP_NETWORKS = ("spatialkit.train.kept", "spatialkit.train.classes", "spatialkit.train.scales")
 _SEARCHED = 60  # commits
 
 
@@ -171,12 +172,14 @@ class _Twin:
     """A process that runs tasks of one tree."""
 
     def __init__(self, tree: Path, out: Path):
-        env = {key: value for key, value in os.environ.items() if not key.startswith("SPATIALKIT_FRESH")}
-        env |= ENVIRONMENT | {"PYTHONPATH": str(tree), "SPATIALKIT_OUT": str(out)}
+        own = {"PYTHONPATH": str(tree), "SPATIALKIT_OUT": str(out)}
+        env = environment(["SPATIALKIT_FRESH"], **ENVIRONMENT | own)
         command = [sys.executable, "-P", str(Path(twin.__file__).resolve()), str(tree)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.tree = tree
-        self._process = subprocess.Popen(command, env=env, cwd=tree, text=True, encoding="utf-8", **pipes)
+        self._process = subprocess.Popen(
+            command, env=env, cwd=tree, text=True, encoding="utf-8",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
 
     def __enter__(self) -> "_Twin":
         return self
@@ -187,8 +190,7 @@ class _Twin:
 
     def send(self, **asked) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(asked) + "\n")
-            self._process.stdin.flush()
+            print(json.dumps(asked), file=self._process.stdin, flush=True)
 
     def receive(self):
         """The answer to what was sent first.
@@ -196,7 +198,7 @@ class _Twin:
         Raises:
             ValueError: If there is none, or the run raised.
         """
-        line = self._process.stdout.readline()
+        line = self._process.stdout.readline() if self._process.stdout else ""
         answer = json.loads(line) if line else {"error": "the process ended"}
         if "error" in answer:
             raise ValueError(answer["error"])
@@ -242,10 +244,6 @@ def _bridge(claim: _Claim, old: _Twin, new: _Twin, root: Path, within: float, be
     )  # fmt: skip
 
 
-def _leads(task: str, record: dict, code: str, root: Path) -> bool:
-    return ledger.path(task, record["made"]["code"], code, ledger.read(root)) is not None
-
-
 def _received(side: _Twin, claim: _Claim, key: str) -> list[dict]:
     try:
         return side.receive()
@@ -257,7 +255,7 @@ def _received(side: _Twin, claim: _Claim, key: str) -> list[dict]:
 def _modules(claim: _Claim, old: _Twin, new: _Twin) -> dict:
     """Fingerprints, before and now, of the modules that keep networks, where the task trains by them."""
     names = sorted(set(_KEEP_NETWORKS) & _reached(claim))
-    if "spatialkit.trained" not in names:
+    if "spatialkit.train.kept" not in names:
         return {}
     before, now = (side.ask(what="modules", names=names) for side in (old, new))
     return {name: [before[name], now[name]] for name in now if name in before}
@@ -273,7 +271,7 @@ def compare(pairs: dict[str, list[list[dict]]], within: float = 0.0) -> tuple[fl
     Rows must be equal in number, columns and types; numbers bit for bit, or by at most ``within`` times the largest
     value of their column; nan equals nan.
     """
-    largest = defaultdict(float)
+    largest: dict[str, float] = defaultdict(float)
     cells = [
         (key, name, row[name], other.get(name))
         for key, (old, new) in pairs.items()

@@ -25,15 +25,15 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from scipy import optimize
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from spatialkit.deform.affine import from_polar, linear_transform, to_polar
-from spatialkit.measure.survey import Layer, survey
-from spatialkit.measure.tables import long_table
-from spatialkit.measure.watching import check_images, in_batches
+from spatialkit.deform import from_polar, linear_transform, read_at, to_polar
+from spatialkit.measure.calls import check_images
+from spatialkit.measure.grids import Grid
+from spatialkit.measure.meters import measured
+from spatialkit.measure.survey import Layer
 
 __all__ = ["Alignment", "alignment_residual", "best_alignment", "layer_alignment"]
 
@@ -44,7 +44,7 @@ _LEAST_PIXELS = 16
 def alignment_residual(
     moved: Tensor,
     still: Tensor,
-    maps: Tensor,
+    matrices: Tensor,
     *,
     radius: float = 0.7,
     every: int = 1,
@@ -65,7 +65,7 @@ def alignment_residual(
     Args:
         moved: L T_h f, shape ``(N, C, H, W)``.
         still: L f, of the same shape.
-        maps: T_g, ``(2, 2)`` or ``(K, 2, 2)``, invertible.
+        matrices: T_g, ``(2, 2)`` or ``(K, 2, 2)``, invertible.
         radius: Of the central disc over which the two are compared, in units of half the shorter side.
         every: Take each ``every``-th row and column of the disc only, for a quick look.
         centre: The point (x, y) about which T_g and the disc lie, in px from the centre of the maps (see the module).
@@ -76,10 +76,10 @@ def alignment_residual(
         unless that constant is 0 or centred: nan where both are 0 all over, infinite where only ``still`` is.
 
     Raises:
-        ValueError: If shapes do not fit, features or maps are not finite, or the disc is empty.
+        ValueError: If shapes do not fit, features or matrices are not finite, or the disc is empty.
     """
     _check(moved, still)
-    return _residual(moved, still, maps, radius, every, centre, centred)
+    return _residual(moved, still, matrices, radius, every, centre, centred)
 
 
 def _check(moved: Tensor, still: Tensor) -> None:
@@ -92,31 +92,33 @@ def _check(moved: Tensor, still: Tensor) -> None:
         raise ValueError("features hold nan or inf: no alignment can be compared with them")
 
 
-def _residual(moved, still, maps, radius, every, centre=(0.0, 0.0), centred=False) -> Tensor:
+def _residual(
+    moved: Tensor, still: Tensor, matrices: Tensor, radius: float, every: int, centre: Sequence[float], centred: bool
+) -> Tensor:
     """`alignment_residual` of features that were checked."""
-    squares, target = _squares(moved, still, maps, radius, every, centre)
+    squares, target = _squares(moved, still, matrices, radius, every, centre)
     if centred:
         target = target - target.mean((0, 2), keepdim=True)
-    return (squares / target.double().square().sum()).sqrt().reshape(maps.shape[:-2])
+    return (squares / target.double().square().sum()).sqrt().reshape(matrices.shape[:-2])
 
 
-def _squares(moved, still, maps, radius, every, centre) -> tuple[Tensor, Tensor]:
-    """||T_g L T_h f - L f||^2 for each map, ``(K,)``, and L f on the disc, ``(N, C, P)``."""
-    if maps.shape[-2:] != (2, 2) or maps.ndim > 3:
-        raise ValueError(f"maps must be (2, 2) or (K, 2, 2), got {tuple(maps.shape)}")
-    if not bool((torch.linalg.det(maps.detach().double()).abs() > 0).all()):  # also where it is nan
-        raise ValueError("maps must be invertible and finite")
+def _squares(
+    moved: Tensor, still: Tensor, matrices: Tensor, radius: float, every: int, centre: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """||T_g L T_h f - L f||^2 for each T_g, ``(K,)``, and L f on the disc, ``(N, C, P)``."""
+    if matrices.shape[-2:] != (2, 2) or matrices.ndim > 3:
+        raise ValueError(f"matrices must be (2, 2) or (K, 2, 2), got {tuple(matrices.shape)}")
+    if not bool((torch.linalg.det(matrices.detach().double()).abs() > 0).all()):  # also where it is nan
+        raise ValueError("matrices must be invertible and finite")
     H, W = still.shape[-2:]
     points, rows, columns = _disc(H, W, radius, every, centre)
     target = still[..., rows, columns]  # (N, C, P)
     flat = target.flatten(0, 1)
-    back = torch.linalg.inv(maps.to(points)).reshape(-1, 2, 2)
-    half = torch.tensor([max(W - 1, 1) / 2, max(H - 1, 1) / 2], dtype=torch.float64)
+    back = torch.linalg.inv(matrices.to(points)).reshape(-1, 2, 2)
     about = torch.tensor(centre, dtype=torch.float64)
     squares = []
     for some in back.split(max(1, _VALUES_AT_A_TIME // target.numel())):
-        places = ((points @ some.mT + about) / half).to(still)[None]  # (1, K, P, 2), from -1 to 1 between border pixels
-        sampled = F.grid_sample(moved.flatten(0, 1)[None], places, padding_mode="border", align_corners=True)[0]
+        sampled = read_at(moved.flatten(0, 1)[None], (points @ some.mT + about)[None])[0]  # (N * C, K, P)
         squares.append((sampled - flat[:, None]).double().square().sum(dim=(0, 2)))
     return torch.cat(squares), target
 
@@ -209,7 +211,14 @@ def best_alignment(
 
 
 def _refined(
-    moved, still, start: Tensor, flipped: bool, steps: Tensor, radius, centre, centred
+    moved: Tensor,
+    still: Tensor,
+    start: Tensor,
+    flipped: bool,
+    steps: Tensor,
+    radius: float,
+    centre: Sequence[float],
+    centred: bool,
 ) -> tuple[float, Tensor]:
     """Residual and map at the end of a local search over the four coordinates."""
 
@@ -282,34 +291,53 @@ def layer_alignment(
     check_images(images)
     moved_images = partial(linear_transform, matrix=matrix)
     moved_images(images[:1])  # tells what does not fit before the network runs
-    maps = torch.stack(
-        [torch.linalg.inv(torch.as_tensor(matrix, dtype=torch.float64)), torch.eye(2, dtype=torch.float64)]
-    )
-    found = survey(model, images, layers, places=True)
-    for layer in found.layers:
-        if isinstance(layer.grid, str) and not layer.why:
-            found.fail(layer, layer.grid)
-    sums: dict[str, list] = {}
+    back = torch.linalg.inv(torch.as_tensor(matrix, dtype=torch.float64))
+    alignment = LayerAlignment(torch.stack([back, torch.eye(2, dtype=torch.float64)]), radius, centre or {}, centred)
+    transformed = {"transformed": lambda part, numbers, seed: moved_images(part)}
+    return measured(model, images, layers, [alignment], transformed, batch=batch)
 
-    def see(layer: Layer, output: Tensor) -> None:
-        maps_of = layer.grid.fold(output).double().cpu()
-        still, moved = maps_of.chunk(2)
+
+class LayerAlignment:
+    """Alignment of every layer, as a `spatialkit.measure.meters.Measure`: of images and their transformed versions.
+
+    Args:
+        matrices: T_g and the identity, ``(2, 2, 2)``.
+        radius, centre, centred: As for `layer_alignment`.
+    """
+
+    places = True
+
+    def __init__(self, matrices: Tensor, radius: float, centre: Mapping[str, Sequence[float]], centred: bool):
+        self.matrices, self.radius, self.centre, self.centred = matrices, radius, centre, centred
+        self.blank = [
+            {"normaliser": "centred" if centred else "", "measure": measure} for measure in ("aligned", "not aligned")
+        ]
+
+    def __call__(self, layer: Layer) -> _Meter:
+        if isinstance(layer.grid, str):
+            raise ValueError(layer.grid)
+        return _Meter(self, layer.grid, self.centre.get(layer.name, (0.0, 0.0)))
+
+
+class _Meter:
+    """Sums over images of one layer: squares of what is left by both matrices, and those of the features."""
+
+    def __init__(self, alignment: LayerAlignment, grid: Grid, centre: Sequence[float]):
+        self.alignment, self.grid, self.centre = alignment, grid, centre
+        self.sums: list = [0, 0, 0, 0]
+
+    def add(self, versions: Tensor, first: int) -> None:
+        still, moved = (self.grid.fold(version).double().cpu() for version in versions)
         _check(moved, still)
-        squares, target = _squares(moved, still, maps, radius, 1, (centre or {}).get(layer.name, (0.0, 0.0)))
+        squares, target = _squares(moved, still, self.alignment.matrices, self.alignment.radius, 1, self.centre)
         new = [squares, target.square().sum((0, 2)), target.sum((0, 2)), target.shape[0] * target.shape[2]]
-        sums[layer.name] = [a + b for a, b in zip(sums.get(layer.name, [0, 0, 0, 0]), new, strict=True)]
+        self.sums = [a + b for a, b in zip(self.sums, new, strict=True)]
 
-    with in_batches(model, images, batch) as parts:
-        found.read((torch.cat([part, moved_images(part)]) for part in parts), see)
-    return long_table(row for layer in found.layers for row in _rows(layer, sums.get(layer.name), centred))
-
-
-def _rows(layer: Layer, sums: list | None, centred: bool) -> Iterator[dict]:
-    row = {"layer": layer.name, "depth": layer.depth, "normaliser": "centred" if centred else "", "why": layer.why}
-    squares, total, mean, n = sums if sums and not layer.why else (torch.zeros(2), torch.zeros(1), torch.zeros(1), 1)
-    length = (total - mean.square() / n).clamp(min=0).sum() if centred else total.sum()
-    for measure, square in zip(("aligned", "not aligned"), squares, strict=True):
-        if length > 0:
-            yield row | {"measure": measure, "value": float((square / length).sqrt())}
-        else:
-            yield row | {"measure": measure, "value": math.nan, "why": layer.why or "features have no length"}
+    def rows(self) -> Iterator[dict]:
+        squares, total, mean, n = self.sums
+        length = (total - mean.square() / n).clamp(min=0).sum() if self.alignment.centred else total.sum()
+        for row, square in zip(self.alignment.blank, squares, strict=True):
+            if length > 0:
+                yield row | {"value": float((square / length).sqrt())}
+            else:
+                yield row | {"value": math.nan, "why": "features have no length"}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from spatialkit.measure.watching import in_batches
+from spatialkit.measure.calls import in_batches
 
 __all__ = ["calibrate"]
 
@@ -27,8 +26,8 @@ def calibrate(model: nn.Module, images: Tensor, batch: int = 100) -> None:
         ValueError: If there are under 2 images or ``batch`` is under 2, or the network has no batch normalisation with
             running statistics.
     """
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    layers = [m for m in layers if m.running_mean is not None]
+    normalisations = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    layers = {m: m.running_mean.device for m in normalisations if m.running_mean is not None}
     if not layers:
         raise ValueError("the network has no batch normalisation with running statistics: nothing to calibrate")
     if not isinstance(images, Tensor) or images.ndim == 0 or len(images) < 2 or batch < 2:
@@ -39,12 +38,12 @@ def calibrate(model: nn.Module, images: Tensor, batch: int = 100) -> None:
             layer.reset_running_stats()
             layer.momentum = None  # the mean over all batches
             layer.training = True
-        device = layers[0].running_mean.device
+        device = next(iter(layers.values()))
         try:
             for part in images.tensor_split(-(-len(images) // batch)):
                 model(part.to(device, copy=True))
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum
-    if unused := [m for m in layers if not torch.is_nonzero(m.num_batches_tracked)]:
+    if unused := [m for m in layers if not m.num_batches_tracked]:
         raise ValueError(f"{len(unused)} batch normalisations did not run for these images in evaluation mode")

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-__all__ = ["frequency_content", "laplacian_spectrum", "total_variation", "total_variation_of_each"]
+__all__ = ["frequency_content", "laplacian_spectrum", "total_variation"]
 
 
 def total_variation(kernel: Tensor) -> float:
@@ -43,23 +43,8 @@ def total_variation(kernel: Tensor) -> float:
         layer. Its footnote 1 gives about 1.87 for random 3 x 3 kernels.
     """
     w = _checked(kernel)
-    return float(_variation(w).sum() / w.abs().sum())
-
-
-def total_variation_of_each(kernel: Tensor) -> Tensor:
-    """Normalised total variation of each slice (equation: see `total_variation`, which is not the mean of these).
-
-    Args:
-        kernel: As in `total_variation`.
-
-    Returns:
-        No unit, float64, shape ``(C_out, C_in)``; nan where a slice is 0.
-
-    Raises:
-        ValueError: As `total_variation`.
-    """
-    w = _checked(kernel)
-    return _variation(w) / w.abs().flatten(2).sum(2)
+    steps = sum((w.diff(dim=axis).abs().flatten(2).sum(2) for axis in range(2, w.ndim)), start=w.new_zeros(()))
+    return float(steps.sum() / w.abs().sum())
 
 
 def laplacian_spectrum(kernel: Tensor) -> pd.DataFrame:
@@ -119,10 +104,6 @@ def frequency_content(kernel: Tensor) -> float:
     return float(squares / w.square().sum()) / white
 
 
-def _variation(w: Tensor) -> Tensor:
-    return sum(w.diff(dim=axis).abs().flatten(2).sum(2) for axis in range(2, w.ndim))
-
-
 def _cosines(side: int) -> Tensor:
     """Orthonormal eigenvectors of a path's Laplacian, one per row, by frequency; float64, ``(side, side)``."""
     k, x = torch.arange(side, dtype=torch.float64)[:, None], torch.arange(side, dtype=torch.float64)
@@ -133,7 +114,7 @@ def _cosines(side: int) -> Tensor:
 def _eigenvalues(sides: tuple[int, ...]) -> Tensor:
     """Eigenvalue of each product of cosines, float64, shape ``sides``."""
     paths = [2 - 2 * torch.cos(math.pi * torch.arange(side, dtype=torch.float64) / side) for side in sides]
-    return sum(torch.meshgrid(*paths, indexing="ij"))
+    return sum(torch.meshgrid(*paths, indexing="ij"), start=torch.zeros((), dtype=torch.float64))
 
 
 def _checked(kernel: Tensor) -> Tensor:

@@ -139,16 +139,18 @@ def find_grid(output: Tensor, kind: str | None, side: tuple[int, int] | None, la
     of_axes: dict[tuple[int, ...], float] = {}
     for grid in possible:
         of_axes[grid.axes] = max(scores[grid], of_axes.get(grid.axes, -1.0))
-    axes = _followed(of_axes, output.shape, kind)
-    if axes is None:
+    followed = _followed(of_axes, output.shape, kind)
+    if followed is None:
         return f"puts out {tuple(output.shape[1:])} for an image, of which no axes follow the places of the image"
-    return max((grid for grid in possible if grid.axes == axes), key=lambda grid: round(scores[grid], 3))
+    return max((grid for grid in possible if grid.axes == followed), key=lambda grid: round(scores[grid], 3))
 
 
 def _followed(scores: dict[tuple[int, ...], float], shape: torch.Size, kind: str | None) -> tuple[int, ...] | None:
     """The axes that follow the image: by far the best score, else the only choice of a shape that looks like maps."""
-    best = max(scores, key=scores.get, default=None)
-    if best is None or scores[best] < _LEAST_SCORE:
+    if not scores:
+        return None
+    best = max(scores, key=lambda axes: scores[axes])
+    if scores[best] < _LEAST_SCORE:
         alone = len(scores) == 1 and (kind == "tail" or len(best) == 2)
         return best if alone else None
     rivals = [axes for axes in scores if axes != best and scores[axes] > scores[best] / 2]

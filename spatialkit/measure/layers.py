@@ -9,13 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from spatialkit.measure.orderness import OrdernessMeter, check_scale
-from spatialkit.measure.survey import Layer, Survey, survey
-from spatialkit.measure.tables import long_table
-from spatialkit.measure.two_hop_paths import NEIGHBOURS
-from spatialkit.measure.watching import check_images, in_batches
+from spatialkit.measure.calls import check_images
+from spatialkit.measure.grids import Grid
+from spatialkit.measure.meters import measured
+from spatialkit.measure.order import check_neighbours, check_scale, two_hop_means
+from spatialkit.measure.survey import Layer
 
-__all__ = ["MapMeter", "layer_orderness"]
+__all__ = ["LayerOrderness", "PathSums", "StepSums", "layer_orderness"]
 
 _VALUES_AT_A_TIME = 120_000  # six buffers of them fit into a processor's cache
 _ADDENDS = 256  # more would round too much in float32
@@ -41,8 +41,8 @@ def layer_orderness(
         images: What it takes, N x C x H x W.
         layers: ``"leaves"``, the default: all modules in which no other runs. ``"blocks"``: those in which others run,
             such as residual and transformer blocks, and stages. Or a list of names of modules (see
-            `spatialkit.measure.watching`).
-        scale, neighbours: As in `spatialkit.measure.orderness`.
+            `spatialkit.measure.calls`).
+        scale, neighbours: As in `spatialkit.measure.order`.
         batch: Images at a time.
 
     Returns:
@@ -59,72 +59,101 @@ def layer_orderness(
         "Investigating CNNs using Spatial Orderness" (BMVC 2019), section 4.2, and supplement E for
         distributions over maps.
     """
-    _check(images, scale, neighbours)
-    found = survey(model, images, layers, places=True)
-    for layer in found.layers:
-        if why := _unsuited(layer, scale):
-            found.fail(layer, why)
-    meters: dict[str, MapMeter | OrdernessMeter] = {}
-
-    def see(layer: Layer, output: Tensor) -> None:
-        maps = layer.grid.fold(output)
-        if layer.name not in meters:
-            fast = neighbours == "4" and scale == 1 and maps.dtype == torch.float32
-            meters[layer.name] = MapMeter() if fast else OrdernessMeter(scale, neighbours)
-        meters[layer.name].update(maps)
-
-    if any(not layer.why for layer in found.layers):
-        with in_batches(model, images, batch) as parts:
-            found.read(parts, see)
-    values = dict(_values(found, meters))
-    if not values:
-        reasons = next((f": layer {layer.name!r} {layer.why}" for layer in found.layers if layer.why), "")
-        raise ValueError(f"no layer puts out maps of at least {3 * scale} x {3 * scale} pixels{reasons}")
-    return long_table(row for layer in found.layers for row in _rows(layer, values.get(layer.name)))
-
-
-def _values(found: Survey, meters: dict) -> Iterator[tuple[str, list[float]]]:
-    """Orderness of the maps of each layer that has it."""
-    for layer in found.layers:
-        if not layer.why:
-            try:
-                yield layer.name, meters[layer.name].per_map().tolist()
-            except ValueError as error:
-                found.fail(layer, f"puts out what has no orderness ({error})")
-
-
-def _rows(layer: Layer, values: list[float] | None) -> Iterator[dict]:
-    of_layer = {"layer": layer.name, "depth": layer.depth, "measure": "orderness", "value": math.nan, "why": layer.why}
-    if values is None:
-        yield of_layer
-    for number, value in enumerate(values or ()):
-        why = "the map is constant on each image" if math.isnan(value) else layer.note
-        yield of_layer | {"map": number, "value": value, "why": why}
-
-
-def _unsuited(layer: Layer, scale: int) -> str:
-    """Why a layer of the survey has no orderness; empty if it has."""
-    if layer.why or isinstance(layer.grid, str):
-        return layer.why or layer.grid
-    h, w = layer.grid.side
-    if min(h, w) // scale < 3:
-        return f"puts out maps of {h} x {w} pixels; orderness at scale {scale} needs at least {3 * scale} x {3 * scale}"
-    return ""
-
-
-def _check(images, scale: int, neighbours: str) -> None:
-    if neighbours not in NEIGHBOURS:
-        raise ValueError(f"neighbours must be one of {', '.join(NEIGHBOURS)}; got {neighbours!r}")
+    check_neighbours(neighbours)
     check_scale(scale)
     check_images(images)
+    table = measured(model, images, layers, [LayerOrderness(scale, neighbours)], batch=batch)
+    if table["map"].isna().all():
+        reason = f": layer {table['layer'][0]!r} {table['why'][0]}" if len(table) else ""
+        raise ValueError(f"no layer puts out maps of at least {3 * scale} x {3 * scale} pixels{reason}")
+    return table
 
 
-class MapMeter:
-    """Spatial orderness of each map (scale 1, 4-neighbours) of float32 batches, in few passes over them.
+class LayerOrderness:
+    """Orderness of every map, as a `spatialkit.measure.meters.Measure`.
 
-    As `spatialkit.measure.OrdernessMeter`, but quick on maps whose channels are innermost in memory, as
-    convolutions put them out. Steps e_i lead from a pixel q to its d neighbours; their sum is the Laplacian
-    at q. Over all two-hop paths with middle q::
+    Args:
+        scale, neighbours: As in `spatialkit.measure.order`.
+    """
+
+    places, blank = True, ({"measure": "orderness"},)
+
+    def __init__(self, scale: int = 1, neighbours: str = "4"):
+        self.scale, self.neighbours = scale, neighbours
+
+    def __call__(self, layer: Layer) -> _Meter:
+        if isinstance(layer.grid, str):
+            raise ValueError(layer.grid)
+        (h, w), least = layer.grid.side, 3 * self.scale
+        if min(h, w) < least:
+            raise ValueError(
+                f"puts out maps of {h} x {w} pixels; orderness at scale {self.scale} needs at least {least} x {least}"
+            )
+        return _Meter(layer.grid, self.scale, self.neighbours)
+
+
+class _Meter:
+    """Orderness of each map of one layer over the clean images."""
+
+    def __init__(self, grid: Grid, scale: int, neighbours: str):
+        self.grid, self.scale, self.neighbours = grid, scale, neighbours
+        self.sums: PathSums | StepSums | None = None
+
+    def add(self, versions: Tensor, first: int) -> None:
+        maps = self.grid.fold(versions[0])
+        if self.sums is None:
+            quick = self.neighbours == "4" and self.scale == 1 and maps.dtype == torch.float32
+            self.sums = StepSums() if quick else PathSums(self.scale, self.neighbours)
+        self.sums.update(maps)
+
+    def rows(self) -> Iterator[dict]:
+        if self.sums is None:
+            raise ValueError("puts out nothing for these images")
+        try:
+            values = self.sums.per_map().tolist()
+        except ValueError as error:
+            raise ValueError(f"puts out what has no orderness ({error})") from error
+        for number, value in enumerate(values):
+            constant = {"why": "the map is constant on each image"} if math.isnan(value) else {}
+            yield {"measure": "orderness", "map": number, "value": value, **constant}
+
+
+class PathSums:
+    """Two-hop means of each map, summed over images that come in batches.
+
+    Args:
+        scale, neighbours: As in `spatialkit.measure.order`.
+    """
+
+    def __init__(self, scale: int = 1, neighbours: str = "4"):
+        self.scale, self.neighbours = scale, neighbours
+        self._shape: tuple[int, ...] = ()  # (C, H, W) of all maps
+        self._far = self._near = torch.zeros(())  # (C,)
+
+    def update(self, maps: Tensor) -> None:
+        """Add maps, shape ``(N, C, H, W)``, with C, H and W as in the first batch; a ValueError as `orderness`."""
+        far, near = two_hop_means(maps, self.scale, self.neighbours)
+        self._shape = _same_shape(self._shape, maps)
+        self._far, self._near = self._far + far.sum(0), self._near + near.sum(0)
+
+    def per_map(self) -> Tensor:
+        """Orderness of each map over all images so far, float64, shape ``(C,)``; nan where constant."""
+        return self._far / self._near - 1
+
+
+def _same_shape(known: tuple[int, ...], maps: Tensor) -> tuple[int, ...]:
+    """The shape of the first maps, ``(C, H, W)``, or a ValueError if these have another."""
+    shape = tuple(maps.shape[1:])
+    if known and known != shape:
+        raise ValueError(f"all batches must be (N, {', '.join(map(str, known))}), got {tuple(maps.shape)}")
+    return shape
+
+
+class StepSums:
+    """As `PathSums` for scale 1, 4-neighbours and float32, quick on maps whose channels are innermost in memory.
+
+    Convolutions put out such maps. Steps e_i lead from a pixel q to its d neighbours; their sum is the Laplacian at q.
+    Over all two-hop paths with middle q::
 
         near = sum_q (d - 1) sum_i e_i^2
         far = sum_q sum_ij (e_i - e_j)^2 = sum_q 2 d sum_i e_i^2 - 2 (sum_i e_i)^2
@@ -132,21 +161,15 @@ class MapMeter:
     so that squared steps to the right and down and squared Laplacians are all that has to be added up.
     """
 
-    def __init__(self):
-        self._shape = None  # (H, W, C) of all maps
+    def __init__(self) -> None:
+        self._shape: tuple[int, ...] = ()  # (C, H, W) of all maps
 
     def update(self, maps: Tensor) -> None:
-        """Add maps, float32, shape ``(N, C, H, W)`` with C, H and W as in the first batch.
-
-        Raises:
-            ValueError: If the shape changes between batches.
-        """
+        """Add maps, float32, shape ``(N, C, H, W)`` with C, H and W as in the first batch, or else a ValueError."""
         x = maps.detach().permute(0, 2, 3, 1).contiguous()  # (N, H, W, C)
-        if self._shape is None:
+        if not self._shape:
             self._start(x)
-        if self._shape != x.shape[1:]:
-            H, W, C = self._shape
-            raise ValueError(f"all batches must be (N, {C}, {H}, {W}), got {tuple(maps.shape)}")
+        self._shape = _same_shape(self._shape, maps)
         for part in x.split(self._n):
             self._add(part)
 
@@ -154,12 +177,10 @@ class MapMeter:
         """Orderness of each map over all images so far, float64, shape ``(C,)``; nan where constant.
 
         Raises:
-            ValueError: Without images, or if maps hold nan or inf, or values whose squares are too large.
+            ValueError: If maps hold nan or inf, or values whose squares are too large.
         """
-        if self._shape is None:
-            raise ValueError("no images yet: call update(images) first")
         self._flush()
-        H, W, _ = self._shape
+        _, H, W = self._shape
         right, down, laplacian = self._totals
         d = right.new_full((H, W, 1), 4)
         for border in (d[0], d[-1], d[:, 0], d[:, -1]):
@@ -176,7 +197,7 @@ class MapMeter:
         return far / near - 1
 
     def _start(self, x: Tensor) -> None:
-        self._shape = H, W, C = x.shape[1:]
+        H, W, C = x.shape[1:]
         self._n = max(1, _VALUES_AT_A_TIME // x[0].numel()) if x.is_cpu else len(x)
         shapes = [(H, W - 1, C), (H - 1, W, C), (H, W, C)]  # steps to the right, steps down, Laplacians
         self._differences = [x.new_empty(self._n, *shape) for shape in shapes]
@@ -191,8 +212,8 @@ class MapMeter:
         torch.sub(right[:, :, 1:], right[:, :, :-1], out=laplacian[:, :, 1:-1])
         laplacian[:, :, 0] = right[:, :, 0]
         torch.neg(right[:, :, -1], out=laplacian[:, :, -1])
-        laplacian[:, :-1] += down
-        laplacian[:, 1:] -= down
+        laplacian[:, :-1].add_(down)  # unlike +=, which would copy the result onto itself
+        laplacian[:, 1:].sub_(down)
         for squares, difference in zip(self._squares, differences, strict=True):
             squares[: len(x)].addcmul_(difference, difference)
         self._n_added += 1

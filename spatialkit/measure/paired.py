@@ -1,6 +1,6 @@
 """How strongly representations respond to perturbed versions of images that are at hand."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -11,7 +11,7 @@ __all__ = ["paired_sensitivity"]
 
 @torch.no_grad()
 def paired_sensitivity(
-    maps: Callable[[Tensor], Sequence[Tensor]],
+    represent: Callable[[Tensor], Sequence[Tensor]],
     images: Tensor,
     perturbed: Mapping[str, Tensor | Sequence[Tensor]],
     *,
@@ -23,11 +23,12 @@ def paired_sensitivity(
 
         mean_i ||f(x'_i) - f(x_i)||^2 / mean_(i != j) ||f(x_i) - f(x_j)||^2
 
-    `spatialkit.measure.sensitivity` draws perturbations itself and finds layers by name; this one is for small images
-    whose perturbations can be listed in full, and sums in float64.
+    `spatialkit.measure.response` draws perturbations itself and finds layers by name; this one is for functions of
+    small images whose perturbations can be listed in full, and sums in float64. Versions pass one after another, so
+    that memory does not grow with their number, as it does where all pass beside the image.
 
     Args:
-        maps: Images -> representations, one per layer, first axis images.
+        represent: Images -> representations, one per layer, first axis images.
         images: First axis images; at least 2.
         perturbed: By name, images of the same shape in the same order, or several such versions to average over.
         batch: Images at a time.
@@ -51,13 +52,13 @@ def paired_sensitivity(
     meters: list[_Layer] = []
     for start in range(0, len(images), batch):
         part = slice(start, start + batch)
-        clean = [f.flatten(1).double() for f in maps(images[part])]
+        clean = [f.flatten(1).double() for f in represent(images[part])]
         meters = meters or [_Layer(f, versions) for f in clean]
         for meter, f in zip(meters, clean, strict=True):
             meter.add(f)
         for name, several in versions.items():
             for version in several:
-                for meter, f, g in zip(meters, clean, maps(version[part]), strict=True):
+                for meter, f, g in zip(meters, clean, represent(version[part]), strict=True):
                     meter.response[name] += float((g.flatten(1).double() - f).square().sum()) / len(several)
     return pd.DataFrame([{"layer": k} | meter.row() for k, meter in enumerate(meters, 1)])
 
@@ -65,7 +66,7 @@ def paired_sensitivity(
 class _Layer:
     """Sums over images for one layer."""
 
-    def __init__(self, first: Tensor, names):
+    def __init__(self, first: Tensor, names: Iterable[str]):
         self.reference = first.mean(dim=0)  # near all images, so that no large numbers cancel
         self.total = torch.zeros_like(self.reference)
         self.n, self.squares, self.norm = 0, 0.0, 0.0
@@ -78,7 +79,7 @@ class _Layer:
         self.squares += float(centred.square().sum())
         self.norm += float(f.square().sum())
 
-    def row(self) -> dict:
+    def row(self) -> dict[str, float]:
         spread = 2 / (self.n - 1) * (self.squares - float(self.total.square().sum()) / self.n)
         known = spread > 1e-12 * max(self.norm / self.n, 1e-300)
         of_one = {name: r / self.n / spread if known else float("nan") for name, r in self.response.items()}

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialkit.deform import warp
+from spatialkit.deform import affine_field, rotation, warp
 
 __all__ = [
     "Deformation",
@@ -135,7 +135,9 @@ class Translation:
                 for side, by in ((H, self.dy), (W, self.dx))
             )
             return images[:, :, rows][..., columns]
-        return _warped(images, -torch.tensor([self.dx, self.dy]).view(1, 2, 1, 1).expand(1, 2, H, W))
+        return _warped(
+            images, -torch.tensor([self.dx, self.dy], dtype=torch.float64).view(1, 2, 1, 1).expand(1, 2, H, W)
+        )
 
 
 @dataclass(frozen=True)
@@ -161,10 +163,7 @@ class Rotation:
         H, W = _image_size(images, "rotation")
         if self.degrees % (90 if H == W else 180) == 0:
             return images.rot90(int(self.degrees // 90), (-2, -1))
-        cos, sin = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
-        x = torch.arange(W, dtype=torch.float64) - (W - 1) / 2
-        y = torch.arange(H, dtype=torch.float64)[:, None] - (H - 1) / 2
-        return _warped(images, torch.stack([cos * x - sin * y - x, sin * x + cos * y - y])[None])  # y runs down
+        return _warped(images, affine_field(rotation(-self.degrees), (H, W)))
 
 
 def named(
@@ -207,23 +206,24 @@ def perturbed(
             noise like another.
     """
     numbers = range(first, first + len(images))
-    made = {}
+    made: dict[str, Tensor] = {}
     for name, perturb in sorted(perturbations.items(), key=lambda item: _goes_by(item[1]) is not None):
-        source = _goes_by(perturb)
-        if source is None:
-            made[name] = perturb(images, numbers, seed)
-        elif _goes_by(perturbations.get(source, perturb)) is not None:
-            raise ValueError(f"noise {name!r} must be like a perturbation of known size beside it, not like {source!r}")
+        if not isinstance(perturb, Noise) or perturb.like is None:
+            got = perturb(images, numbers, seed)
+        elif _goes_by(perturbations.get(perturb.like, perturb)) is not None:
+            raise ValueError(
+                f"noise {name!r} must be like a perturbation of known size beside it, not like {perturb.like!r}"
+            )
         else:
-            size = torch.linalg.vector_norm((made[source].double() - images.double()).flatten(1), dim=1)
-            made[name] = perturb.added(images, numbers, seed, size)
-        got = made[name]
+            size = torch.linalg.vector_norm((made[perturb.like].double() - images.double()).flatten(1), dim=1)
+            got = perturb.added(images, numbers, seed, size)
         if not isinstance(got, Tensor) or (got.shape, got.dtype) != (images.shape, images.dtype):
-            got = f"{got.dtype} of {tuple(got.shape)}" if isinstance(got, Tensor) else type(got).__name__
+            kind = f"{got.dtype} of {tuple(got.shape)}" if isinstance(got, Tensor) else type(got).__name__
             raise ValueError(
                 f"perturbation {name!r} must return images as it gets them, {images.dtype} of "
-                f"{tuple(images.shape)}; it returned {got}"
+                f"{tuple(images.shape)}; it returned {kind}"
             )
+        made[name] = got
     return {name: made[name].to(images.device) for name in perturbations}
 
 
@@ -261,7 +261,8 @@ def _image_size(images: Tensor, what: str) -> tuple[int, int]:
     _check_floating(images, what)
     if images.ndim != 4:
         raise ValueError(f"a {what} needs images (N, C, H, W), got {tuple(images.shape)}")
-    return images.shape[-2:]
+    H, W = images.shape[-2:]
+    return H, W
 
 
 def _check_floating(images: Tensor, what: str) -> None:

@@ -2,7 +2,7 @@
 
 The paper's own code is not public; its first author's later repository (rghosh92/Distilled-BagNets)
 holds two estimators that differ from each other and from eq. 6. Both are expressed anew here from
-what they compute. `spatialkit.measure.orderness` is the measure to use.
+what they compute. `spatialkit.measure.order` is the measure to use.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialkit.measure.orderness import checked
+from spatialkit.measure.order import checked
 
 __all__ = ["central_diagonal_orderness", "one_sided_orderness"]
 

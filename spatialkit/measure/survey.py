@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from spatialkit.measure.calls import Call, bases_of, first_tensor, following, in_batches, modules_of, unwrapped
 from spatialkit.measure.grids import HALVES, Grid, find_grid, kind_of, with_halves
-from spatialkit.measure.watching import Call, bases_of, first_tensor, following, in_batches, modules_of, unwrapped
 
-__all__ = ["Layer", "Survey", "check_layers", "survey"]
+__all__ = ["Layer", "Survey", "asked_for", "survey"]
 
 _RANDOM = "puts out other numbers when the same images pass again: switch dropout and other noise off"
 _MIXING = "mixes the images of a batch: switch statistics over the batch off"
@@ -30,7 +30,7 @@ class Layer:
     """One row of the survey: one use of a module, or all its uses in a pass if each sees some of the images.
 
     Attributes:
-        name: As in `spatialkit.measure.watching`.
+        name: As in `spatialkit.measure.calls`.
         base: The module's name.
         depth: Place in the order of outputs, from 1.
         why: Why it has no values; empty if it has some.
@@ -71,14 +71,13 @@ class Survey:
     """What can be measured of a network.
 
     Args:
-        model: The network.
         layers: In the order of their outputs.
         uses: How often each module was used in a pass.
         strict: Whether a layer without values is an error.
     """
 
-    def __init__(self, model: nn.Module, layers: list[Layer], uses: Mapping[str, int], strict: bool):
-        self.model, self.layers, self.uses, self.strict = model, layers, uses, strict
+    def __init__(self, layers: list[Layer], uses: Mapping[str, int], strict: bool):
+        self.layers, self.uses, self.strict = layers, uses, strict
         for depth, layer in enumerate(layers, 1):
             layer.depth = depth
             if layer.why:
@@ -90,67 +89,39 @@ class Survey:
         if self.strict:
             raise ValueError(f"layer {layer.name!r} {why}: leave it out")
 
-    def read(self, batches: Iterable[Tensor], see: Callable[[Layer, Tensor], None]) -> None:
-        """Pass batches; ``see`` gets what each layer puts out for each of them, images first, before the next runs.
 
-        A layer named ``input`` that is no module is the batch itself. A ValueError that ``see`` raises says why the
-        layer has no values.
-        """
-        by_name = {layer.name: layer for layer in self.layers}
-        images = by_name.get("input") if "input" not in self.uses else None
-        bases = {layer.base: None for layer in self.layers if not layer.why and layer is not images}
-        seen, gathered, n = set(), defaultdict(list), 0
+def asked_for(
+    model: nn.Module, layers: str | Sequence[str] | None, own_input: bool
+) -> tuple[str | list[str] | None, bool]:
+    """Which layers of the network are asked for, and whether the images themselves are, as ``input``.
 
-        def show(layer: Layer, output: Tensor) -> None:
-            try:
-                see(layer, layer.images_first(output, n))
-                seen.add(layer.name)
-            except ValueError as error:
-                self.fail(layer, str(error))
+    Args:
+        model, layers: As for `survey`.
+        own_input: Whether ``input`` may stand for the images.
 
-        def look(call: Call) -> None:
-            layer = by_name.get(call.base)
-            if layer is None or not layer.gathered:
-                layer = by_name.get(call.name)
-            output = first_tensor(call.output)
-            if call.use > self.uses[call.base] and not (layer and layer.gathered):
-                for other in self.layers:
-                    if other.base == call.base:
-                        self.fail(other, f"is used more often for {n} images than for a few")
-            elif layer is not None and output is not None and not layer.why:
-                if layer.gathered:
-                    gathered[layer.name].append(output.clone())
-                else:
-                    show(layer, output)
-
-        with following(self.model, look, list(bases)) as inside:
-            for part in batches:
-                n = len(part)
-                if images is not None and not images.why:
-                    show(images, part)
-                if bases:
-                    inside(part)
-                for name, outputs in gathered.items():
-                    show(by_name[name], torch.cat(outputs, by_name[name].axis))
-                for layer in self.layers:
-                    if not layer.why and layer.name not in seen:
-                        self.fail(layer, "puts out something for some batches only")
-                seen.clear()
-                gathered.clear()
-
-
-def check_layers(model: nn.Module, layers: str | Sequence[str] | None) -> None:
-    """Raises ValueError unless ``layers`` is None, ``"leaves"``, ``"blocks"`` or a list of names of modules."""
+    Raises:
+        ValueError: Unless ``layers`` is None, ``"leaves"``, ``"blocks"`` or a list of names of modules.
+    """
+    modules = modules_of(model)
     if layers is None or (isinstance(layers, str) and layers in ("leaves", "blocks")):
-        return
+        return layers, own_input and "input" not in modules
     if isinstance(layers, str) or not all(isinstance(name, str) for name in layers):
         raise ValueError(f'layers must be "leaves", "blocks" or a list of names, got {layers!r}')
-    if not layers:
+    if len(layers) == 0:
         raise ValueError('no layers named: leave layers out for all, or pass "leaves", "blocks" or names')
-    bases_of(layers, modules_of(model))
+    own = own_input and "input" not in modules and "input" in layers
+    watched = [name for name in layers if not own or name != "input"]
+    bases_of(watched, modules)
+    return watched, own
 
 
-def survey(model: nn.Module, images: Tensor, layers: str | Sequence[str] | None = None, places: bool = False) -> Survey:
+def survey(
+    model: nn.Module,
+    images: Tensor,
+    layers: str | Sequence[str] | None = None,
+    places: bool = False,
+    own_input: bool = False,
+) -> Survey:
     """Look at a network with two batches of a few images.
 
     Args:
@@ -159,25 +130,35 @@ def survey(model: nn.Module, images: Tensor, layers: str | Sequence[str] | None 
         layers: ``"leaves"`` or None: all modules in which no other runs. ``"blocks"``: all others but the network
             itself. Or names; a layer without values is then an error.
         places: Whether to look for the places of maps, too.
+        own_input: Whether the images themselves are a layer, ``input``, unless a module bears that name: the first by
+            default, or if it is among ``layers``.
 
     Raises:
         ValueError: If a layer is unknown or one asked for by name cannot be measured, if no module runs, or a batch
             normalisation mixes images.
     """
-    check_layers(model, layers)
+    watched, own = asked_for(model, layers, own_input)
+    found = Survey([], {}, strict=True) if own and watched == [] else _modules(model, images, watched, places)
+    if own:
+        side = _sides(images)
+        grid = Grid((2, 3), side) if side else f"images are {tuple(images.shape[1:])}, not maps"
+        found.layers.insert(0, Layer("input", "input", grid=grid))
+    return found
+
+
+def _modules(model: nn.Module, images: Tensor, layers: str | list[str] | None, places: bool) -> Survey:
+    """`survey` of the network's modules."""
     _check_statistics(model)
-    modules, strict = modules_of(model), not (layers is None or isinstance(layers, str))
-    first = list(bases_of(layers, modules)) if strict else []
-    modules = {name: modules[name] for name in [*first, *modules]}
-    wanted = set(layers) if strict else ()
+    modules, named = modules_of(model), layers if isinstance(layers, list) else []
+    modules = {name: modules[name] for name in [*bases_of(named, modules), *modules]}
 
     def taken(call: Call) -> bool:
-        if strict:
-            return call.base in wanted or call.name in wanted
+        if named:
+            return call.base in named or call.name in named
         return call.inner and call.base != "" if layers == "blocks" else not call.inner
 
-    pictures = images.ndim == 4 and min(images.shape[-2:]) > 1 and not images.is_complex()
-    side = tuple(images.shape[-2:]) if places and pictures else None
+    side = _sides(images) if places and not images.is_complex() else None
+    side = side if side and min(side) > 1 else None
     long, short = _two_batches(images, side is not None)
     try:
         many = _recorded(model, long, modules, taken)
@@ -187,24 +168,34 @@ def survey(model: nn.Module, images: Tensor, layers: str | Sequence[str] | None 
             f"the network does not take images of {kind} and {tuple(images.shape[1:])}: {error}"
         ) from error
     if any(output.note for output in many):
-        warnings.warn(f"{_NO_STATISTICS}; layers behind it have untrained scales", UserWarning, stacklevel=3)
+        warnings.warn(f"{_NO_STATISTICS}; layers behind it have untrained scales", UserWarning, stacklevel=5)
     found = list(_layers(many, _recorded(model, short, modules, taken, seed=1), len(long), len(short), side, places))
     if any(layer.why == _MIXING for layer in found):
-        again, known = (_outputs(each) for each in (_recorded(model, long, modules, taken, seed=2), many))
-        for layer in found:
-            if layer.why == _MIXING and not all(map(_same, again[layer.base], known[layer.base])):
-                layer.why = _RANDOM
+        _blame_noise(found, many, _recorded(model, long, modules, taken, seed=2))
     silent = _silent(modules, {output.base for output in many}, layers)
-    if not found or (isinstance(unwrapped(model), torch.jit.ScriptModule | torch.fx.GraphModule) and len(found) < 2):
-        raise ValueError(
-            f"layer {', '.join(map(repr, layers))} puts out nothing: leave it out"
-            if strict
-            else "none of the network's modules runs by itself, as in a traced or exported network, or one without "
-            "blocks: pass the network that it was made of, or name layers"
-        )
-    if strict and (missing := [n for n in layers if n not in {x for o in found for x in (o.name, o.base)}]):
+    if missing := [n for n in named if n not in {x for o in found for x in (o.name, o.base)}]:
         raise ValueError(f"layer {', '.join(map(repr, missing))} puts out nothing: leave it out")
-    return Survey(model, found + silent, _uses(many), strict)
+    hidden = isinstance(unwrapped(model), torch.jit.ScriptModule | torch.fx.GraphModule) and len(found) < 2
+    if not named and (hidden or not found):
+        raise ValueError(
+            "none of the network's modules runs by itself, as in a traced or exported network, or one without blocks: "
+            "pass the network that it was made of, or name layers"
+        )
+    return Survey(found + silent, {output.base: output.use for output in many}, strict=bool(named))
+
+
+def _blame_noise(found: list[Layer], known: list[_Output], again: list[_Output]) -> None:
+    """What puts out other numbers for the same batch does not mix its images, or not only: it is random."""
+    of_known, of_again = _by_base(known), _by_base(again)
+    for layer in found:
+        pairs = [(a.tensor, b.tensor) for a, b in zip(of_again[layer.base], of_known[layer.base], strict=False)]
+        if layer.why == _MIXING and not all(_same(a, b) for a, b in pairs if a is not None and b is not None):
+            layer.why = _RANDOM
+
+
+def _sides(images: Tensor) -> tuple[int, int] | None:
+    """Rows and columns of images N x C x H x W."""
+    return (images.shape[2], images.shape[3]) if images.ndim == 4 else None
 
 
 @dataclass
@@ -213,6 +204,7 @@ class _Output:
 
     base: str
     name: str
+    use: int
     tensor: Tensor | None
     kind: str | None
     note: str
@@ -222,22 +214,24 @@ def _recorded(
     model: nn.Module, batch: Tensor, modules: Mapping[str, nn.Module], taken: Callable, seed: int = 0
 ) -> list[_Output]:
     """Copies of what the layers put out for one batch, in order; a network that draws does so from ``seed``."""
-    outputs, kinds, note = [], {}, ""
+    outputs: list[_Output] = []
+    kinds: dict[int, tuple[str | None, Tensor | None]] = {}  # by id; the tensor is kept, so that no other takes its id
+    note = ""
 
     def see(call: Call) -> None:
         nonlocal note
         module, tensor = modules[call.base], first_tensor(call.output)
         if tensor is not None:
             given = first_tensor(call.inputs)
-            known = kinds.get(id(given), (None,))[0]
+            known, _ = kinds.get(id(given), (None, None))
             same = call.inner or tensor is given  # what an inner module put out, or passed through
-            kind = kinds.get(id(tensor), (None,))[0] if same else kind_of(module, given, tensor, known)
-            kinds[id(tensor)] = kind, tensor  # kept, so that no other takes its id
+            kind = kinds.get(id(tensor), (None, None))[0] if same else kind_of(module, given, tensor, known)
+            kinds[id(tensor)] = kind, tensor
         if not note and _without_statistics(module):
             note = _NO_STATISTICS
         if taken(call):
             copied = None if tensor is None else tensor.clone()
-            outputs.append(_Output(call.base, call.name, copied, None if tensor is None else kind, note))
+            outputs.append(_Output(call.base, call.name, call.use, copied, kind if tensor is not None else None, note))
 
     with in_batches(model, batch, len(batch)) as parts, following(model, see, list(modules)) as inside:
         torch.manual_seed(seed)
@@ -257,41 +251,34 @@ def _two_batches(images: Tensor, halves: bool) -> tuple[Tensor, Tensor]:
 
 def _layers(many: list[_Output], few: list[_Output], n_many: int, n_few: int, side, places: bool) -> Iterator[Layer]:
     """The layers by what they put out for both batches, in order of their first outputs."""
-    of_few = defaultdict(list)
-    for output in few:
-        of_few[output.base].append(output)
-    of_many = defaultdict(list)
-    for output in many:
-        of_many[output.base].append(output)
-    order = {output.name: i for i, output in enumerate(many)}
-    made = []
-    for base, long in of_many.items():
+    of_few, order, made = _by_base(few), {output.name: i for i, output in enumerate(many)}, []
+    for base, long in _by_base(many).items():
         short = of_few[base]
         single = [_fit(a.tensor, b.tensor, n_many, n_few) for a, b in zip(long, short, strict=False)]
         if len(long) == len(short) and (len(long) == 1 or not all(isinstance(fit, str) for fit in single)):
-            pairs = [(output, output.tensor, fit, False) for output, fit in zip(long, single, strict=True)]
+            fits, gathered = list(zip(long, single, strict=True)), False
         else:
             whole = _joined(long)
             fit = _fit(whole, _joined(short), n_many, n_few)
             if isinstance(fit, str):
                 fit = f"is used {len(long)} times for {n_many} images, and no output holds all of them"
-            pairs = [(_Output(base, base, whole, long[0].kind, long[0].note), whole, fit, True)]
-        for output, tensor, fit, gathered in pairs:
+            fits, gathered = [(_Output(base, base, 1, whole, long[0].kind, long[0].note), fit)], True
+        for output, fit in fits:
             layer = Layer(output.name, base, gathered=gathered, note=output.note)
             if isinstance(fit, str):
                 layer.why = fit
             else:
                 layer.axis, layer.per_image, layer.inner = fit
-                if places:
-                    layer.grid = find_grid(layer.images_first(tensor, n_many), output.kind, side, n_many)
+                if places and output.tensor is not None:
+                    layer.grid = find_grid(layer.images_first(output.tensor, n_many), output.kind, side, n_many)
             made.append((order[output.name], layer))
     yield from (layer for _, layer in sorted(made, key=lambda each: each[0]))
 
 
 def _joined(outputs: list[_Output]) -> Tensor | None:
-    tensors = [output.tensor for output in outputs]
-    fits = tensors and all(t is not None and t.ndim and t.shape[1:] == tensors[0].shape[1:] for t in tensors)
-    return torch.cat(tensors) if fits else None
+    tensors = [output.tensor for output in outputs if output.tensor is not None and output.tensor.ndim]
+    alike = len(tensors) == len(outputs) and len({t.shape[1:] for t in tensors}) == 1
+    return torch.cat(tensors) if alike else None
 
 
 def _fit(long: Tensor | None, short: Tensor | None, n_long: int, n_short: int) -> tuple[int, int, bool] | str:
@@ -328,20 +315,11 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).norm() <= (0.05 if rough else 1e-3) * torch.maximum(a.norm(), b.norm()))
 
 
-def _outputs(outputs: list[_Output]) -> dict[str, list[Tensor]]:
+def _by_base(outputs: list[_Output]) -> dict[str, list[_Output]]:
     found = defaultdict(list)
     for output in outputs:
-        if output.tensor is not None:
-            found[output.base].append(output.tensor)
+        found[output.base].append(output)
     return found
-
-
-def _uses(outputs: list[_Output]) -> dict[str, int]:
-    uses = defaultdict(int)
-    for output in outputs:
-        use = output.name[len(output.base) + 1 :] if output.name != output.base else "1"
-        uses[output.base] = max(uses[output.base], int(use))
-    return uses
 
 
 def _silent(modules: Mapping[str, nn.Module], ran: set[str], layers) -> list[Layer]:
@@ -362,7 +340,8 @@ def _silent(modules: Mapping[str, nn.Module], ran: set[str], layers) -> list[Lay
 def _without_statistics(module: nn.Module) -> bool:
     if not isinstance(module, nn.modules.batchnorm._BatchNorm) or module.running_mean is None:
         return False
-    return not bool(module.running_mean.any()) and bool((module.running_var == 1).all())
+    mean, variance = module.running_mean, module.running_var
+    return not bool(mean.any()) and variance is not None and bool((variance == 1).all())
 
 
 def _check_statistics(model: nn.Module) -> None:

@@ -23,4 +23,4 @@ def long_table(rows: Iterable[Mapping]) -> pd.DataFrame:
     - ``why``: why there is no value, or what to know about it; empty mostly.
     """
     words = {"perturbation": "", "normaliser": "", "why": ""}
-    return pd.DataFrame([words | row for row in rows], columns=list(COLUMNS)).astype(_TYPES)
+    return pd.DataFrame([{**words, **row} for row in rows], columns=list(COLUMNS)).astype(_TYPES)

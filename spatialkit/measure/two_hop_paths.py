@@ -1,4 +1,4 @@
-"""Mean squares over all two-hop paths of a grid: what `spatialkit.measure.orderness` divides.
+"""Mean squares over all two-hop paths of a grid: what `spatialkit.measure.order` divides.
 
 Two ways lead to the same sums: `_path_sums` is plain and serves any device; `_path_sums_on_cpu` passes
 less often over memory, which is where the time goes.
@@ -28,7 +28,7 @@ def mean_squares(x: Tensor, neighbours: str) -> Tensor:
 
     Args:
         x: Maps, float32 or float64, shape ``(n, H, W)``.
-        neighbours: Which paths there are, as in `spatialkit.measure.orderness`.
+        neighbours: Which paths there are, as in `spatialkit.measure.order`.
 
     Returns:
         float64, shape ``(n, 2)``; not finite if squares do not fit the type of ``x``.
@@ -46,7 +46,7 @@ def count_paths(H: int, W: int, neighbours: str) -> dict[int, np.ndarray]:
     Pixels are numbered row by row. The dict leads from a ``shift`` to an array of shape ``(H * W, 2)``
     whose row i holds both counts for pixels i and i + shift; they are 0 where i + shift wraps around.
     """
-    counts = defaultdict(lambda: np.zeros((H * W, 2), np.float32))
+    counts: defaultdict[int, np.ndarray] = defaultdict(lambda: np.zeros((H * W, 2), np.float32))
     y, x = np.indices((H, W))
     for path in _two_hop_paths(neighbours):
         inside = [(0 <= y + dy) & (y + dy < H) & (0 <= x + dx) & (x + dx < W) for dy, dx in path]
@@ -107,7 +107,7 @@ def _path_sums_on_cpu(x: Tensor, W: int, neighbours: str, paths: dict[int, np.nd
 
 def _sum_paths(x: np.ndarray, buffers: np.ndarray, W: int, weights: dict[int, np.ndarray]) -> np.ndarray:
     """`_path_sums` of the maps strung together in ``x``; no path leads from map to map."""
-    squares, sums = buffers[0], 0.0
+    squares, sums = buffers[0], np.zeros(2)
     for shift, weight in weights.items():
         difference = np.subtract(x[shift:], x[:-shift], out=squares[:-shift])
         np.multiply(difference, difference, out=difference)
@@ -128,7 +128,7 @@ def _weights_of_4(W: int, paths: dict[int, np.ndarray]) -> dict[int, np.ndarray]
     """
     near = {shift: paths[shift][:, 0] for shift in (1, W)}
     weights = {shift: np.stack([count, 2 * count + 4], 1) for shift, count in near.items()}
-    return weights | {0: np.broadcast_to(np.float32([0, -2]), weights[W].shape)}
+    return weights | {0: np.broadcast_to(np.array([0, -2], np.float32), weights[W].shape)}
 
 
 def _sum_4_paths(x: np.ndarray, buffers: np.ndarray, W: int, weights: dict[int, np.ndarray]) -> np.ndarray:
@@ -142,7 +142,7 @@ def _sum_4_paths(x: np.ndarray, buffers: np.ndarray, W: int, weights: dict[int, 
     laplacian[1:] -= right[:-1]
     laplacian[W:] -= down[:-W]
 
-    sums = 0.0
+    sums = np.zeros(2)
     for shift, difference in {1: right, W: down, 0: laplacian}.items():
         np.multiply(difference, difference, out=difference)
         sums = sums + _weigh(difference, weights[shift])
@@ -153,4 +153,5 @@ def _weigh(squares: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Both weighted sums over the P pixels of each map: ``(n * P,), (P, 2) -> (n, 2)``, float64."""
     squares = squares.reshape(-1, len(weights))
     pieces = range(0, len(weights), 1024)  # longer sums would round too much in float32
-    return sum(np.dot(squares[:, i : i + 1024], weights[i : i + 1024]).astype(np.float64) for i in pieces)
+    products = (np.dot(squares[:, i : i + 1024], weights[i : i + 1024]).astype(np.float64) for i in pieces)
+    return sum(products, start=np.zeros(2))

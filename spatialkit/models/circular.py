@@ -35,8 +35,8 @@ class CircularCNN(nn.Module):
     Args:
         depth: Number of convolutions K.
         width: Channels H of every convolution.
-        kernel: Filter size F.
-        stride: 1, or ``kernel``.
+        kernel_size: Filter size F.
+        stride: 1, or ``kernel_size``.
         activation: phi, a name of ``ACTIVATIONS``.
         seed: Seed of the initial weights.
 
@@ -53,21 +53,21 @@ class CircularCNN(nn.Module):
     """
 
     def __init__(
-        self, depth: int, width: int, kernel: int, stride: int = 1, activation: str = "relu", seed: int = 0
+        self, depth: int, width: int, kernel_size: int, stride: int = 1, activation: str = "relu", seed: int = 0
     ):  # fmt: skip
         super().__init__()
-        if min(depth, width, kernel) < 1:
-            raise ValueError(f"depth, width and kernel must be at least 1, got {depth}, {width} and {kernel}")
-        if stride not in (1, kernel):
-            raise ValueError(f"stride must be 1 or the kernel's {kernel}, got {stride}")
+        if min(depth, width, kernel_size) < 1:
+            raise ValueError(f"depth, width and kernel_size must be at least 1, got {depth}, {width} and {kernel_size}")
+        if stride not in (1, kernel_size):
+            raise ValueError(f"stride must be 1 or kernel_size, {kernel_size}; got {stride}")
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
-        self.kernel, self.stride, self.activation = kernel, stride, activation
-        self.offset = (kernel - 1) // 2 if stride == 1 else 0
+        self.kernel_size, self.stride, self.activation = kernel_size, stride, activation
+        self.offset = (kernel_size - 1) // 2 if stride == 1 else 0
         generator = torch.Generator().manual_seed(seed)
         channels = [1] + [width] * depth
         draw = lambda *shape: nn.Parameter(torch.randn(shape, generator=generator))  # noqa: E731
-        self.weights = nn.ParameterList(draw(width, kernel, c) for c in channels[:-1])
+        self.weights = nn.ParameterList(draw(width, kernel_size, c) for c in channels[:-1])
         self.biases = nn.ParameterList(draw(width) for _ in range(depth))
         self.beta, self.bias = draw(width), draw()
 
@@ -81,9 +81,9 @@ class CircularCNN(nn.Module):
         N, L, C = y.shape
         if L % self.stride:
             raise ValueError(f"{L} pixels are no multiple of the stride {self.stride}")
-        if self.stride == self.kernel:
-            return y.reshape(N, L // self.stride, self.kernel * C)
-        return torch.cat([y.roll(self.offset - f, dims=1) for f in range(self.kernel)], dim=2)
+        if self.stride == self.kernel_size:
+            return y.reshape(N, L // self.stride, self.kernel_size * C)
+        return torch.cat([y.roll(self.offset - f, dims=1) for f in range(self.kernel_size)], dim=2)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """What every layer puts out after its activation, N x H x L_k each, for images N x 1 x L."""
@@ -91,7 +91,7 @@ class CircularCNN(nn.Module):
         phi = ACTIVATIONS[self.activation]
         for w, b in zip(self.weights, self.biases, strict=True):
             rows = self.windows(y)
-            y = math.sqrt(self.kernel) * phi(b + rows @ w.flatten(1).T / math.sqrt(rows.shape[-1]))
+            y = math.sqrt(self.kernel_size) * phi(b + rows @ w.flatten(1).T / math.sqrt(rows.shape[-1]))
             maps.append(y.transpose(1, 2))
         return maps
 
@@ -114,16 +114,16 @@ class CircularCNN(nn.Module):
 
     @classmethod
     @torch.no_grad()
-    def homogeneous(cls, depth: int, kernel: int, stride: int = 1, activation: str = "relu") -> "CircularCNN":
+    def homogeneous(cls, depth: int, kernel_size: int, stride: int = 1, activation: str = "relu") -> "CircularCNN":
         """One channel of homogeneous filters without biases, the solution that the theory assumes.
 
         Where the activation passes its input on, a layer of stride 1 is the mean over F neighbours (so that its sum
         is kept), and a unit of a layer of stride F is the sum of its F inputs.
         """
-        model = cls(depth, 1, kernel, stride, activation)
+        model = cls(depth, 1, kernel_size, stride, activation)
         for parameter in model.parameters():
             parameter.zero_()
         for w in model.weights:
-            w.fill_(1 / kernel if stride == 1 else 1.0)  # sqrt(F) w / sqrt(F) = w
+            w.fill_(1 / kernel_size if stride == 1 else 1.0)  # sqrt(F) w / sqrt(F) = w
         model.beta.fill_(1.0)
         return model

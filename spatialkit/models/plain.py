@@ -15,7 +15,7 @@ class PlainCNN(nn.Module):
     A 2 x 2 max-pooling follows every ``pool_every``-th convolution while more than one pixel is
     left; an odd side keeps its last row and column (15 -> 8), so that no content is dropped.
     Pooling comes before the ReLU: the two commute, and this way costs a quarter. Convolutions
-    keep the size (zero padding), except with ``first_kernel``, which is not padded.
+    keep the size (zero padding), except with ``first_kernel_size``, which is not padded.
 
     Weights start from He's normal distribution, biases at zero. The source names neither the
     initialisation nor the treatment of odd sides.
@@ -25,10 +25,10 @@ class PlainCNN(nn.Module):
         classes: Number of outputs.
         depth: Number of convolutions; 0 leaves the fully connected layers alone.
         width: Channels of every convolution and units of every hidden layer.
-        kernel: Side of the kernels, odd.
+        kernel_size: Side of the kernels, odd.
         pool_every: Convolutions per pooling.
         hidden_layers: Fully connected layers before the output.
-        first_kernel: Side of the first layer's kernels without padding, if they differ.
+        first_kernel_size: Side of the first layer's kernels without padding, if they differ.
         seed: Seed of the initial weights.
 
     Raises:
@@ -46,23 +46,24 @@ class PlainCNN(nn.Module):
         depth: int,
         *,
         width: int = 64,
-        kernel: int = 3,
+        kernel_size: int = 3,
         pool_every: int = 1,
         hidden_layers: int = 0,
-        first_kernel: int | None = None,
+        first_kernel_size: int | None = None,
         seed: int = 0,
     ):
         super().__init__()
         channels, *size = image_shape
         if min(channels, *size, classes, width, pool_every) < 1 or min(depth, hidden_layers) < 0:
             raise ValueError(f"counts must be at least 1, depths at least 0; got {image_shape=}, {depth=}, {width=}")
-        if kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd to keep the size, got {kernel}")
-        if first_kernel is not None and first_kernel > min(size):
-            raise ValueError(f"first_kernel must fit into the image of {size} pixels, got {first_kernel}")
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd to keep the size, got {kernel_size}")
+        if first_kernel_size is not None and first_kernel_size > min(size):
+            raise ValueError(f"first_kernel_size must fit into the image of {size} pixels, got {first_kernel_size}")
         self.blocks = nn.ModuleList()
         for layer in range(depth):
-            side, padding = (first_kernel, 0) if first_kernel and layer == 0 else (kernel, kernel // 2)
+            first = first_kernel_size if layer == 0 else None
+            side, padding = (first, 0) if first else (kernel_size, kernel_size // 2)
             block = nn.Sequential(nn.Conv2d(channels, width, side, padding=padding))
             size = [n + 2 * padding - side + 1 for n in size]
             if (layer + 1) % pool_every == 0 and max(size) > 1:
@@ -98,4 +99,5 @@ def _he_normal(model: nn.Module, seed: int) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

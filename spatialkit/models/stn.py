@@ -103,11 +103,10 @@ class STN(nn.Module):
         if self.transformer is None:
             raise ValueError("the classifier alone has no transformer, and so no matrix")
         early = self.blocks[: self.depth] if self.own is None else self.own
-        total = None
-        for _ in range(self.steps):
-            seen = images if total is None else resample(images, total, self.transformer.align_corners)
-            step = self.transformer.matrix(early(seen))
-            total = step if total is None else compose(total, step)
+        total = self.transformer.matrix(early(images))
+        for _ in range(self.steps - 1):
+            seen = resample(images, total, self.transformer.align_corners)
+            total = compose(total, self.transformer.matrix(early(seen)))
         return total
 
     def forward(self, images: Tensor) -> Tensor:
@@ -119,7 +118,7 @@ class STN(nn.Module):
         if tuple(images.shape[1:]) != self.shape:
             wanted = "N x {} x {} x {}".format(*self.shape)
             raise ValueError(f"this network takes images {wanted}, got {tuple(images.shape)}: see channels and side")
-        if self.family == "none":
+        if self.transformer is None:
             return self.classify(self.blocks(images))
         if self.family == "C" and self.depth > 0:
             maps = self.transformer(self.blocks[: self.depth](images))

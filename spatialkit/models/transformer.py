@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from spatialkit.deform import warp
+from spatialkit.deform import affine_field, warp
 
 __all__ = ["KINDS", "SpatialTransformer", "affine_matrix", "angle_scale_shift", "compose", "resample"]
 
@@ -106,12 +106,9 @@ def resample(images: Tensor, matrix: Tensor, align_corners: bool = False) -> Ten
             f"{tuple(matrix.shape)}"
         )
     H, W = images.shape[-2:]
-    x, y = (torch.arange(n, dtype=matrix.dtype, device=matrix.device) - (n - 1) / 2 for n in (W, H))
-    u = torch.stack([x.expand(H, W), y[:, None].expand(H, W)]).view(2, H * W)
-    sides = torch.tensor([[W], [H]], dtype=matrix.dtype, device=matrix.device)
-    t = matrix[:, :, 2:] * (sides - 1 if align_corners else sides) / 2  # px
-    with torch.autocast(matrix.device.type, enabled=False):
-        return warp(images, (matrix[:, :, :2] @ u + t - u).view(-1, 2, H, W))
+    sides = torch.tensor([W, H], dtype=matrix.dtype, device=matrix.device)
+    t = matrix[:, :, 2] * (sides - 1 if align_corners else sides) / 2  # px
+    return warp(images, affine_field(matrix[:, :, :2], (H, W), after=t))
 
 
 class SpatialTransformer(nn.Module):

@@ -54,21 +54,22 @@ class VGGStyle(nn.Module):
             raise ValueError(f"counts must be at least 1, got {image_shape=}, {classes=}, {channels=}, {convolutions=}")
         if min(size) < 2 ** len(channels):
             raise ValueError(f"{len(channels)} blocks need {2 ** len(channels)} pixels per side, got {size}")
-        self.blocks = nn.ModuleList()
+        blocks = []
         for n_out in channels:
             block = nn.Sequential()
             for _ in range(convolutions):
                 block.append(_convolution(n_in, n_out, 3, padding=1))
                 n_in = n_out
             block.append(_downsampling(downsampling, n_out))
-            self.blocks.append(block)
+            blocks.append(block)
+        self.blocks = nn.ModuleList(blocks)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n_in, classes))
         _truncated_normal(self, seed)
 
     @property
     def layers(self) -> list[str]:
         """Names of the layers that the source measures: convolutions (after their ReLU) and downsamplings, in order."""
-        return [f"blocks.{b}.{i}" for b, block in enumerate(self.blocks) for i in range(len(block))]
+        return [f"blocks.{b}.{name}" for b, block in enumerate(self.blocks) for name, _ in block.named_children()]
 
     @property
     def kernels(self) -> dict[str, Tensor]:
@@ -104,7 +105,8 @@ def _truncated_normal(model: nn.Module, seed: int) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             _draw_within_two_deviations(module.weight, generator)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 @torch.no_grad()

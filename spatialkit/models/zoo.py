@@ -22,7 +22,7 @@ def build(name: str, image_shape: Sequence[int], outputs: int, *, width: float =
     connected networks start from N(0, 1) and are divided by the root of their fan-in, in the last layer by the fan-
     in.
 
-    ReLUs are modules, one per layer except in ResNets, so that `spatialkit.measure.watching` can name each
+    ReLUs are modules, one per layer except in ResNets, so that `spatialkit.measure.calls` can name each
     activation. Images are as they come; `spatialkit.train.standardise` them first.
 
     Args:
@@ -126,7 +126,7 @@ def _vgg(image_shape, outputs, width, *, layout: str, batch_norm: bool) -> nn.Mo
     features = vgg.make_layers(channels, batch_norm=batch_norm)
     features[0] = nn.Conv2d(image_shape[0], channels[0], 3, padding=1)
     for module in features:
-        if isinstance(module, nn.Conv2d):  # as in torchvision's VGG
+        if isinstance(module, nn.Conv2d) and module.bias is not None:  # as in torchvision's VGG
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(module.bias)
     rows, columns = [side // 32 for side in image_shape[1:]]

@@ -2,10 +2,14 @@
 
 import os
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
+from spatialkit import lab
 from spatialkit.commands.plan import Plan, environment_of
 from spatialkit.commands.runner import alone
+from spatialkit.lab.audit import current_code
 
 
 @pytest.fixture
@@ -33,3 +37,36 @@ def test_a_second_run_of_one_kind_is_refused(base):
             pass
     with alone(base, "laptop"):
         assert os.listdir(base / "build")
+
+
+TASKS = """import spatialkit as sk
+from spatialkit import lab
+from spatialkit.lab import task
+
+@sk.lab.task(version=3, added={"precision": "float32"})
+def one(n, precision="float32"):
+    return {"x": n}
+
+@lab.task
+def two(
+    n, m=1
+):
+    return {"x": n}
+
+@task(
+    version=2,
+)
+def three(n):
+    return {"x": n}
+
+def none(n):
+    return {"x": n}
+"""
+
+
+def test_the_text_of_a_notebook_declares_the_tasks_that_it_defines(base):
+    cells = [new_code_cell("%matplotlib inline\n@lab.task\ndef four(n):\n    pass"), new_code_cell(TASKS)]
+    nbformat.write(new_notebook(cells=cells), base / "notebooks" / "01_a.ipynb")
+    declared = lab.declared(base / "notebooks" / "01_a.ipynb")
+    assert declared == {"one": 3, "two": 1, "three": 2}
+    assert {name: version for name, (version, _) in current_code(base / "notebooks" / "01_a.ipynb").items()} == declared

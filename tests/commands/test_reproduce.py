@@ -17,7 +17,10 @@ ROW = ["so.eq4", "orderness", "1.002", "0.9", "1.1", "replicated", "mnist (origi
 
 # Computes a number with a task, as a notebook would, and puts it on a scorecard of the bundle's columns.
 SWEEP = """
-from spatialkit import lab, places
+from spatialkit import lab
+from spatialkit.lab import places
+
+lab.begin(profile)
 
 @lab.task(version=1)
 def number(seed):

@@ -11,13 +11,14 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from spatialkit import __main__, data, places
+from spatialkit import __main__, data, lab
 from spatialkit.commands import report
 from spatialkit.commands.checks import pytest_part, table_differs
 from spatialkit.commands.execute import Outcome, failed_path, part_path, read_outcome
 from spatialkit.commands.plan import Plan, choose_profile, environment, environment_of, records_of, select
 from spatialkit.commands.render import counts_are_in_order, normalise, render
 from spatialkit.commands.runner import alone, figures, remove_leftovers
+from spatialkit.lab import places
 from spatialkit.lab.store import Store
 
 PARAMETERS = {"tags": ["parameters"]}
@@ -64,6 +65,7 @@ def four_fates(tmp_path_factory):
 def test_first_line_names_profile_reason_and_duration(four_fates):
     first = four_fates[1].stdout.splitlines()[0]
     assert first.startswith("profile smoke (as asked): 4 notebooks, ") and "minute" in first
+    assert first.endswith(f"; processor {lab.bfloat16_words()}")
 
 
 def test_failures_give_a_summary_and_a_nonzero_exit(four_fates):
@@ -402,6 +404,17 @@ def test_doctor_never_fails_and_names_what_is_missing(base, capsys, monkeypatch)
     assert __main__.main(["doctor", "--base", str(base)]) == 0
     said = capsys.readouterr().out
     assert "missing  mnist" in said and "SPATIALKIT_DATA" in said and "torch" in said
+
+
+def test_doctor_and_help_need_no_torch(base):
+    (base / "torch.py").write_text("raise ImportError('no torch here')")
+    env = environment() | {"PYTHONPATH": f"{base}{os.pathsep}{environment()['PYTHONPATH']}"}
+    for words, says in (
+        (["doctor", "--base", str(base)], "missing  torch             no torch here; get it with"),
+        (["--help"], "usage"),
+    ):
+        done = subprocess.run([sys.executable, "-m", "spatialkit", *words], capture_output=True, text=True, env=env)
+        assert done.returncode == 0 and says in done.stdout, done.stderr
 
 
 def test_a_figure_is_bound_to_its_table(tmp_path):

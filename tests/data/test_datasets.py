@@ -24,6 +24,7 @@ from PIL import Image
 from spatialkit import data
 from spatialkit.data import fetch, files
 from spatialkit.data.sets import SETS
+from spatialkit.lab.seen import watch
 
 RAW = "MNIST/raw"
 MNIST = {
@@ -221,13 +222,13 @@ def test_a_gzip_file_is_not_unpacked_without_end(tmp_path, put, cache, monkeypat
     put(tmp_path, small_mnist()[0], packed=True)
     monkeypatch.setattr(files, "_LARGEST", 100)
     with pytest.raises(ValueError, match=r"truncated or altered.*over 0 MiB"):
-        data.load("mnist", root=tmp_path)
+        data.load("mnist", folder=tmp_path)
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 def test_idx_files_are_read_with_and_without_gzip(tmp_path, put, cache, packed):
     contents, images, labels = small_mnist()
-    train = data.load("mnist", root=put(tmp_path, contents, packed))
+    train = data.load("mnist", folder=put(tmp_path, contents, packed))
     assert train.images[:, 0].equal(torch.tensor(images["train"]))
     assert train.labels.tolist() == labels["train"].tolist()
     assert train.index.tolist() == list(range(5))
@@ -245,15 +246,15 @@ def test_named_folder_goes_before_the_cache_folder(tmp_path, put, cache):
     images = small_mnist()[1]
     put(cache, small_mnist()[0])
     assert data.load("mnist").images[:, 0].equal(torch.tensor(images["train"]))
-    assert data.load("mnist", root=tmp_path / "empty").images.equal(data.load("mnist").images)
+    assert data.load("mnist", folder=tmp_path / "empty").images.equal(data.load("mnist").images)
     other, other_images, _ = small_mnist(seed=1)
-    named = data.load("mnist", root=put(tmp_path / "named", other))
+    named = data.load("mnist", folder=put(tmp_path / "named", other))
     assert named.images[:, 0].equal(torch.tensor(other_images["train"]))
 
 
 def test_second_load_gives_the_same_tensors(tmp_path, put, cache):
     put(tmp_path, small_mnist()[0])
-    assert data.load("mnist", root=tmp_path) is data.load("mnist", "train", root=str(tmp_path))
+    assert data.load("mnist", folder=tmp_path) is data.load("mnist", "train", folder=str(tmp_path))
 
 
 DAMAGE = [
@@ -271,7 +272,7 @@ def test_damaged_idx_file_is_found(tmp_path, put, cache, packed, damage):
     path = tmp_path / (f"{RAW}/train-images-idx3-ubyte" + ".gz" * packed)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=rf"(?s){path.name} is truncated .*expected md5 \w+.* found .*delete"):
-        data.load("mnist", root=tmp_path)
+        data.load("mnist", folder=tmp_path)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -281,31 +282,31 @@ def test_damaged_npz_is_found(tmp_path, put, cache, name, damage):
     path = put(tmp_path, {file: small_jpeg()[0]}) / file
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=rf"{file} is truncated or altered: expected sha256 \w+, found \w+;"):
-        data.load(name, root=tmp_path)
+        data.load(name, folder=tmp_path)
 
 
 def test_real_sums_refuse_a_small_copy(tmp_path, cache):
     path = tmp_path / "cifar10_jpeg.npz"
     path.write_bytes(small_jpeg()[0])
     with pytest.raises(ValueError, match="expected sha256 cb6fe2a3"):
-        data.load("cifar10", root=tmp_path)
+        data.load("cifar10", folder=tmp_path)
 
 
 def test_jpeg_copy_is_decoded_and_kept(tmp_path, put, cache, monkeypatch):
     stored, decoded = small_jpeg()
     put(tmp_path / "a", {"cifar10_jpeg.npz": stored})
     put(tmp_path / "b", {"cifar10_jpeg.npz": stored})
-    first = data.load("cifar10", root=tmp_path / "a")
+    first = data.load("cifar10", folder=tmp_path / "a")
     assert first.images.equal(decoded["train"]) and first.copy == "JPEG re-encode, quality 75"
     assert len(list((cache / "decoded").glob("*-train.npz"))) == 1
     monkeypatch.setattr(files, "_decode", None)  # not needed again: the pixels are kept
-    assert data.load("cifar10", root=tmp_path / "b").images.equal(decoded["train"])
+    assert data.load("cifar10", folder=tmp_path / "b").images.equal(decoded["train"])
 
 
 def test_original_cifar_goes_before_jpeg(tmp_path, put, cache):
     contents, pixels = small_batches()
     put(tmp_path, contents | {"cifar10_jpeg.npz": small_jpeg()[0]})
-    train = data.load("cifar10", root=tmp_path)
+    train = data.load("cifar10", folder=tmp_path)
     assert train.copy == "original files"
     expected = np.concatenate([pixels[f"cifar-10-batches-py/data_batch_{i}"] for i in range(1, 6)])
     assert train.images.flatten(1).equal(torch.tensor(expected))
@@ -315,7 +316,7 @@ def test_original_cifar_goes_before_jpeg(tmp_path, put, cache):
 @pytest.mark.parametrize("split, n, kept", [("train", 4100, 4000), ("test", 1100, 1000)])
 def test_lossless_part_is_taken_from_the_original(tmp_path, put, cache, split, n, kept):
     contents, pixels = small_batches(n)
-    part = data.load("cifar10_lossless", split, root=put(tmp_path, contents))
+    part = data.load("cifar10_lossless", split, folder=put(tmp_path, contents))
     batch = {"train": "data_batch_1", "test": "test_batch"}[split]
     assert part.images.flatten(1).equal(torch.tensor(pixels[f"cifar-10-batches-py/{batch}"][:kept]))
     assert part.index.tolist() == list(range(kept)) and part.copy == "first images of the original files"
@@ -326,7 +327,7 @@ def test_cifar100_takes_its_names_from_the_files(tmp_path, put, cache):
     batch = pickle.dumps({b"data": pixels, b"fine_labels": [1, 0], b"coarse_labels": [0, 0]}, protocol=4)
     meta = pickle.dumps({b"fine_label_names": [b"apple", b"bee"]}, protocol=4)
     put(tmp_path, {"cifar-100-python/train": batch, "cifar-100-python/meta": meta})
-    cifar = data.load("cifar100", root=tmp_path)
+    cifar = data.load("cifar100", folder=tmp_path)
     assert cifar.classes == ("apple", "bee") and cifar.labels.tolist() == [1, 0]
     assert cifar.images.flatten(1).equal(torch.tensor(pixels))
 
@@ -336,8 +337,8 @@ def test_incomplete_original_is_not_replaced_by_jpeg(tmp_path, put, cache):
     del contents["cifar-10-batches-py/data_batch_3"]
     put(tmp_path, contents)
     with pytest.raises(ValueError, match=r"cifar10 is incomplete in .*: add cifar-10-batches-py/data_batch_3"):
-        data.load("cifar10", root=tmp_path)
-    assert data.available("cifar10", root=tmp_path) == "missing"
+        data.load("cifar10", folder=tmp_path)
+    assert data.available("cifar10", folder=tmp_path) == "missing"
 
 
 # Nothing is executed.
@@ -356,14 +357,14 @@ def test_malicious_pickle_is_refused(tmp_path, put, cache, call):
     contents = small_batches()[0]
     contents["cifar-10-batches-py/test_batch"] = pickle.dumps({b"data": Malicious(*call)}, protocol=4)
     with pytest.raises(ValueError, match="refused: this pickle asks for"):
-        data.load("cifar10", "test", root=put(tmp_path, contents))
+        data.load("cifar10", "test", folder=put(tmp_path, contents))
 
 
 def test_npz_with_pickled_objects_is_refused(tmp_path, put, cache):
     evil = npz(images=np.array([Malicious(os.system, ("true",))], object), labels=np.zeros(1), index=np.zeros(1))
     put(tmp_path, {"cifar10_lossless_4000.npz": evil})
     with pytest.raises(ValueError, match="allow_pickle=False"):
-        data.load("cifar10_lossless", root=tmp_path)
+        data.load("cifar10_lossless", folder=tmp_path)
 
 
 # Missing sets and downloads.
@@ -408,7 +409,7 @@ def network(monkeypatch, put):
 
 def test_set_is_downloaded_once_into_the_cache_folder(tmp_path, cache, network):
     assert data.available("mnist") == "downloadable"
-    assert len(data.load("mnist", root=tmp_path)) == 5
+    assert len(data.load("mnist", folder=tmp_path)) == 5
     assert len(data.load("mnist", "test")) == 3
     assert data.available("mnist") == "here" and network == ["MNIST"]
     assert sorted(path.name for path in cache.iterdir()) == ["MNIST", "MNIST.lock"]
@@ -457,7 +458,7 @@ def test_mnist_comes_through_torchvision(put, cache, server, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", sums)
     answers_at(monkeypatch, "mnist", f"{url}/{RAW}/{sums[0][0]}")
     assert data.available("mnist") == "downloadable"
-    assert data.load("mnist").images.equal(data.load("mnist", root=folder).images)
+    assert data.load("mnist").images.equal(data.load("mnist", folder=folder).images)
     assert all((cache / file).read_bytes() == content for file, content in contents.items())
     assert sorted(path.name for path in cache.iterdir()) == ["MNIST", "MNIST.lock"]
 
@@ -474,7 +475,7 @@ def test_cifar_comes_through_torchvision_but_not_through_its_unpickling(put, cac
     monkeypatch.setattr(dataset, "__init__", None)  # reads the files with an open unpickler
     answers_at(monkeypatch, "cifar10", f"{url}/{archive.name}")
     if honest:
-        assert data.load("cifar10").images.equal(data.load("cifar10", root=folder / "files").images)
+        assert data.load("cifar10").images.equal(data.load("cifar10", folder=folder / "files").images)
     else:
         with pytest.raises(data.DataMissing, match="the download failed: File not found or corrupted"):
             data.load("cifar10")
@@ -537,9 +538,9 @@ def test_cache_folder_that_cannot_be_written_is_done_without(cache):
 
 
 def test_watch_notes_what_is_loaded():
-    with data.watch() as outer:
+    with watch() as outer:
         data.load("digits")
-        with data.watch() as inner:
+        with watch() as inner:
             data.load("digits", "test")
     data.load("photographs")
     assert set(outer) == {"digits/train", "digits/test"} and set(inner) == {"digits/test"}
@@ -552,7 +553,7 @@ def test_watch_notes_what_is_loaded():
 
 
 def test_watch_does_not_see_other_threads():
-    with data.watch() as seen:
+    with watch() as seen:
         thread = threading.Thread(target=data.load, args=("digits",))
         thread.start()
         thread.join()

@@ -8,8 +8,9 @@ import urllib.error
 
 import pytest
 
-from spatialkit import data, places
+from spatialkit import data
 from spatialkit.data import fetch
+from spatialkit.lab import places, settings
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +89,7 @@ def homeless(monkeypatch):
 
 
 def test_without_a_home_the_cache_is_in_the_bundle(homeless, monkeypatch, tmp_path):
-    assert places.home() is None
+    assert settings.home() is None
     assert fetch.cache_folder() == places.root() / "build" / "cache"
     assert data.load("digits").images.shape[1:] == (1, 8, 8)  # embedded: needs no cache at all
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -13,6 +13,7 @@ from PIL import Image
 from spatialkit import data
 from spatialkit.data import imagenet
 from spatialkit.data.imagenet import imagenet_images
+from spatialkit.lab.seen import watch
 
 
 def picture(path, width, height, mode="RGB", seed=0):
@@ -75,7 +76,7 @@ def test_zip_and_folder_give_the_same(folder, tmp_path, cache, monkeypatch):
     monkeypatch.setenv("SPATIALKIT_DATA", str(tmp_path))
     notes = []
     for source in (None, folder):
-        with data.watch() as seen:
+        with watch() as seen:
             images = imagenet_images(folder=source)
         notes.append((images, seen["imagenet/images"]))
     assert torch.equal(notes[0][0], notes[1][0])
@@ -86,7 +87,7 @@ def test_zip_and_folder_give_the_same(folder, tmp_path, cache, monkeypatch):
 def test_the_note_changes_with_the_files(folder):
     sums = set()
     for n in (3, 4, 4):
-        with data.watch() as seen:
+        with watch() as seen:
             imagenet_images(n, folder=folder, size=3)
         sums.add(seen["imagenet/images"]["sha256"])
     assert len(sums) == 2
@@ -150,7 +151,7 @@ def test_refuses_bad_input(folder, arguments, match):
 def test_the_sample_looks_like_imagenet():
     if not (Path(os.environ.get("SPATIALKIT_DATA", "")) / imagenet._SAMPLE).is_file():
         pytest.skip(f"{imagenet._SAMPLE} is not here: set SPATIALKIT_DATA to a folder that holds it")
-    with data.watch() as seen:
+    with watch() as seen:
         images = imagenet_images(50)
     assert images.shape == (50, 3, 224, 224) and images.isfinite().all()
     assert seen["imagenet/images"]["copy"] == imagenet._WORDS

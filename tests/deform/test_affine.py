@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -7,10 +8,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from spatialkit.deform import (
+    affine_field,
     from_polar,
     linear_field,
     linear_transform,
     mirror,
+    read_at,
     rotation,
     scaling,
     shear,
@@ -106,3 +109,31 @@ def test_rejects_what_is_no_map(images):
         from_polar([1.0, 2.0])
     with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
         linear_transform(images[0], rotation(3))
+
+
+@pytest.mark.parametrize("N, size", [(1, (4, 7)), (3, (5, 5)), (2, (1, 6))])
+def test_the_field_reads_at_the_affine_image_of_every_pixel(N, size):
+    draw = torch.Generator().manual_seed(N)
+    A, before, after = (torch.randn(N, *s, generator=draw, dtype=torch.float64) for s in ((2, 2), (2,), (2,)))
+    field = affine_field(A, size, before=before, after=after)
+    assert field.shape == (N, 2, *size)
+    centre = torch.tensor([(size[1] - 1) / 2, (size[0] - 1) / 2], dtype=torch.float64)
+    for n, row, column in itertools.product(range(N), range(size[0]), range(size[1])):
+        u = torch.tensor([column, row]) - centre
+        expected = A[n] @ (u - before[n]) + after[n] - u
+        torch.testing.assert_close(field[n, :, row, column], expected, rtol=0, atol=1e-12)
+
+
+def test_one_matrix_gives_one_field_and_a_linear_field_is_that_of_the_inverse():
+    T = SOME[-1]
+    field = affine_field(torch.linalg.inv(T), (6, 9))
+    torch.testing.assert_close(field, linear_field(T, 6, 9), rtol=0, atol=1e-12)
+
+
+def test_points_are_read_where_the_warp_reads_them(images):
+    T = rotation(20) @ scaling(1.4)
+    H, W = images.shape[-2:]
+    y, x = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in (H, W))
+    u = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).view(1, -1, 2)  # (1, P, 2)
+    read = read_at(images, (u @ torch.linalg.inv(T).mT)[None].expand(2, 1, -1, 2))
+    torch.testing.assert_close(read.view_as(images), linear_transform(images, T), rtol=0, atol=1e-12)

@@ -36,6 +36,29 @@ def test_a_worker_ends_when_its_parent_is_another(monkeypatch):
     assert done == [1, 1, 1, "exit 1"]
 
 
+@pytest.mark.parametrize(
+    ("jobs", "cores", "gpu", "runs", "processes"),
+    [
+        pytest.param("", 4, False, 9, 4, id="one-per-core"),
+        pytest.param("", 4, False, 3, 3, id="no-more-than-runs"),
+        pytest.param("", 4, True, 9, None, id="a-gpu-is-not-shared"),
+        pytest.param("2", 4, True, 9, 2, id="as-many-as-set"),
+        pytest.param("", 1, False, 9, None, id="one-core"),
+        pytest.param("", 4, False, 0, None, id="nothing-to-do"),
+    ],
+)
+def test_an_executor_by_default_has_one_process_per_core_and_none_of_its_own_for_one(
+    monkeypatch, jobs, cores, gpu, runs, processes
+):
+    monkeypatch.setenv("SPATIALKIT_JOBS", jobs)
+    monkeypatch.setattr(executors, "cpu_count", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    made = []
+    monkeypatch.setattr(executors, "Processes", lambda count: made.append(count))
+    assert isinstance(executors.default(runs), executors.Serial) == (processes is None)
+    assert made == ([processes] if processes else [])
+
+
 class _Mortal:
     """A pool of one worker, which dies at each of its first ``deaths`` runs, whatever worker it is."""
 

@@ -7,6 +7,7 @@ import types
 
 import pytest
 
+import spatialkit
 from spatialkit.lab import fingerprint as module
 from spatialkit.lab.fingerprint import fingerprint, fingerprint_of_module
 from spatialkit.lab.syntax import normal
@@ -133,7 +134,7 @@ def test_the_lab_itself_does_not_count():
     parts = {}
     code = "from spatialkit import lab, train\ndef f(x):\n    lab.describe(x)\n    return train.fit(x)\n"
     module._add_function(notebook(code)["f"], parts)
-    assert "spatialkit.train" in parts
+    assert "spatialkit.train.loop" in parts
     assert not any(name.startswith("spatialkit.lab") for name in parts)
 
 
@@ -183,13 +184,13 @@ def test_what_a_module_does_not_use_does_not_count(mark_of_module):
 
 
 def test_trained_networks_are_marked_by_the_training_and_the_architectures():
-    import spatialkit.trained
+    import spatialkit.train.kept
 
-    reached = module.modules_behind(spatialkit.trained.__name__)
-    assert {"spatialkit.train", "spatialkit.models.zoo", "spatialkit.problems.problem"} <= reached
-    assert not any(name.startswith(("spatialkit.lab", "spatialkit.places")) for name in reached)
-    assert fingerprint_of_module("spatialkit.trained") == fingerprint_of_module("spatialkit.trained")
-    assert fingerprint_of_module("spatialkit.trained") != fingerprint_of_module("spatialkit.train")
+    reached = module.modules_behind(spatialkit.train.kept.__name__)
+    assert {"spatialkit.train.loop", "spatialkit.models.zoo", "spatialkit.train.problem"} <= reached
+    assert not any(name.startswith(("spatialkit.lab", "spatialkit.lab.places")) for name in reached)
+    assert fingerprint_of_module("spatialkit.train.kept") == fingerprint_of_module("spatialkit.train.kept")
+    assert fingerprint_of_module("spatialkit.train.kept") != fingerprint_of_module("spatialkit.train.loop")
 
 
 # Whatever a task reaches counts, by whichever way it is reached.
@@ -267,7 +268,62 @@ def test_imports_inside_functions_count():
     assert inside == outside == aliased == through
 
 
+# The face: `import spatialkit as sk` counts what `from spatialkit.room import name` does.
+
+FACE = {name: room for name, room in spatialkit._PLACES.items()}
+FACE |= {"total_variation": "measure", "one_cycle": "train", "block_swap": "data", "PlainCNN": "models"}
+
+
+@pytest.mark.parametrize("name", FACE)
+def test_the_face_counts_what_the_rooms_count(name):
+    room = FACE[name]
+    plain = parts_of(f"from spatialkit.{room} import {name}\ndef f(x):\n    return {name}(x).y\n")
+    body = f"def f(x):\n    return sk.{room}.{name}(x).y\n"
+    assert parts_of(f"import spatialkit as sk\n{body}") == plain
+    assert parts_of(body.replace(":\n", ":\n    import spatialkit as sk\n", 1)) == plain
+    assert parts_of(f"import spatialkit\n{body.replace('sk.', 'spatialkit.')}") == plain
+    if name in spatialkit._PLACES:
+        assert parts_of(f"import spatialkit as sk\n{body.replace(f'{room}.', '')}") == plain
+    uncounted = room == "plot" or (room, name) == ("data", "load")  # readers of data count by what they return
+    assert (len(plain) > 1) != uncounted
+
+
+def test_a_change_behind_the_face_counts(monkeypatch):
+    code = "import spatialkit as sk\ndef f(x):\n    return sk.measure.total_variation(x)\n"
+    before, normal_of = mark(code), module._module_source
+    monkeypatch.setattr(module, "_module_source", lambda n: normal_of(n) + "!" * (n == "spatialkit.measure.filters"))
+    assert mark(code) != before
+
+
+def test_the_table_of_the_face_does_not_count():
+    parts = parts_of("import spatialkit as sk\ndef f(x):\n    return sk.warp(x), sk.lab.describe(x), sk.plot.GREY\n")
+    assert "spatialkit.deform.warping" in parts
+    assert not any(p == "spatialkit" or p.startswith(("spatialkit.lab", "spatialkit.plot")) for p in parts)
+
+
+@pytest.mark.parametrize("wrong", ["sk.laod(x)", "sk.meausre.orderness(x)", "sk.measure.oderness(x)", "sk.train.fti"])
+def test_names_that_the_face_has_not_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"spatialkit\S* has no '(laod|meausre|oderness|fti)'"):
+        mark(f"import spatialkit as sk\ndef f(x):\n    return {wrong}\n")
+
+
+def test_a_whole_room_counts_whole_and_the_whole_house_is_refused():
+    room = parts_of("import spatialkit as sk\ndef f(x):\n    return getattr(sk.models, x)(1)\n")
+    assert {"spatialkit.models.zoo", "spatialkit.models.plain", "spatialkit.models.stn"} <= room
+    with pytest.raises(ValueError, match=r"spatialkit as a whole: name what it uses, as in sk\.load"):
+        mark("import spatialkit as sk\ndef f(x):\n    return getattr(sk, x)(1)\n")
+
+
+@pytest.mark.parametrize("above", ["@sk.lab.task\n", "@sk.lab.task(version=3, added={'x': 1})\n"])
+def test_a_task_of_the_face_is_recognised(above):
+    body = "import spatialkit as sk\n{}def f(x):\n    return sk.orderness(x)\n"
+    assert fingerprint(notebook(body.format(above))["f"].function) == mark(body.format(""))
+
+
 def test_a_constant_counts_by_the_module_that_defines_it():
+    assert "spatialkit.models.zoo" in parts_of(
+        "import spatialkit as sk\ndef f(x):\n    return sk.models.ARCHITECTURES\n"
+    )
     assert "spatialkit.models.zoo" in parts_of(
         "from spatialkit import models\ndef f(x):\n    return models.ARCHITECTURES\n"
     )

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatialkit import lab, places
-from spatialkit.lab import audit, ledger
+from spatialkit import lab
+from spatialkit.lab import audit, ledger, places
 from spatialkit.lab.choice import choose
 from spatialkit.lab.ledger import Bridge
 from spatialkit.lab.store import Store, key_of
@@ -42,7 +42,7 @@ def test_a_bridge_on_which_not_all_runs_were_equal_is_none(equal, of):
     assert ledger.path("t", A, B, [bridge(A, B, equal=equal, of=of)]) is None
 
 
-def test_kept_networks_count_over_exact_bridges_alone(own_folders):
+def test_kept_networks_count_over_exact_bridges_alone(own_session):
     root = places.evidence()
     steps = [bridge(A, B, modules={"m": ["1", "2"]}), bridge(B, C, modules={"m": ["2", "3"], "n": ["7", "8"]})]
     ledger.write(steps, root)
@@ -52,7 +52,7 @@ def test_kept_networks_count_over_exact_bridges_alone(own_folders):
     assert not ledger.same_module("m", "1", "2")
 
 
-def test_the_ledger_comes_back_as_written_and_a_damaged_line_is_named(own_folders):
+def test_the_ledger_comes_back_as_written_and_a_damaged_line_is_named(own_session):
     steps = [bridge(A, B, shrunk={"k": {"epochs": 1}}), bridge(B, C, within=1e-6, because="another order of sums")]
     ledger.write(steps)
     assert sorted(ledger.read(), key=lambda b: b.old) == steps
@@ -164,7 +164,7 @@ def t(n, seed):
 
 
 @pytest.fixture
-def bundle(own_folders):
+def bundle(own_session):
     """A bundle with one notebook, whose task ``t`` can be given other code, and records by any code."""
     import nbformat
 
@@ -294,9 +294,9 @@ def test_a_tolerance_is_told_by_audit(bundle, capsys):
     assert "1 nearly equal, 1 present; 0 tasks with problems" in capsys.readouterr().out
 
 
-def test_tables_and_the_scorecard_follow_the_ledger(own_folders):
+def test_tables_and_the_scorecard_follow_the_ledger(own_session):
     from spatialkit.lab.fingerprint import fingerprint
-    from spatialkit.lab.provenance import code_behind
+    from spatialkit.lab.provenance import code_behind, summary
 
     @lab.task
     def t(n, seed):
@@ -308,14 +308,14 @@ def test_tables_and_the_scorecard_follow_the_ledger(own_folders):
     records[0]["made"]["code"] = A
     store.add(records)
     table = lab.sweep(t, n=[1, 2, 3], seed=0)
-    assert code_behind(table.attrs["made"]) == "1 of 3 runs by other code"
+    assert code_behind(summary(table)) == "1 of 3 runs by other code"
     assert "1 of them made by other code" in lab.describe(table)
     ledger.write([bridge(A, fingerprint(t.function), equal=4, of=4)])
     table = lab.sweep(t, n=[1, 2, 3], seed=0)
-    assert code_behind(table.attrs["made"]) == "equal by 4 of 4 reruns"
+    assert code_behind(summary(table)) == "equal by 4 of 4 reruns"
     assert "code" not in lab.describe(table)
     ledger.write([bridge(A, fingerprint(t.function), equal=4, of=4, within=1e-6, because="sums")])
-    assert code_behind(lab.sweep(t, n=[1, 2, 3], seed=0).attrs["made"]) == "equal by 4 of 4 reruns (within 1e-06)"
+    assert code_behind(summary(lab.sweep(t, n=[1, 2, 3], seed=0))) == "equal by 4 of 4 reruns (within 1e-06)"
     present = lab.sweep(t, n=[2, 3], seed=0)
-    assert code_behind(present.attrs["made"]) == "present"
-    assert code_behind(lab.joined(present, lab.sweep(t, n=[1], seed=0)).attrs["made"]).startswith("equal by 4 of 4")
+    assert code_behind(summary(present)) == "present"
+    assert code_behind(summary([present, lab.sweep(t, n=[1], seed=0)])).startswith("equal by 4 of 4")

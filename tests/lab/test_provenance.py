@@ -4,8 +4,7 @@ import subprocess
 
 import pytest
 
-from spatialkit import places
-from spatialkit.lab import provenance
+from spatialkit.lab import places, provenance
 
 
 @pytest.fixture

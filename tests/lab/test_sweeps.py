@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import torch
 
-from spatialkit import data, lab, places
+from spatialkit import data, lab
+from spatialkit.lab import places
 from spatialkit.lab.store import Store
 
 
@@ -97,7 +98,7 @@ def test_own_results_come_before_committed_ones(log):
 def test_smoke_never_reads_committed_results(log, tmp_path, monkeypatch):
     lab.sweep(square, n=[1], log=log)
     (tmp_path / "out").rename(tmp_path / "evidence")
-    monkeypatch.setattr("spatialkit.lab.profiles._current", "smoke")
+    lab.begin("smoke")
     lab.sweep(square, n=[1], log=log)
     assert runs(log) == [1, 1]
 
@@ -134,22 +135,15 @@ def test_every_record_has_its_provenance():
     assert {"profile", "code", "commit", "date", "device", "python", "torch", "numpy", "seconds"} <= set(made)
 
 
+def test_numbers_of_a_task_are_cells_as_they_are():
+    mean = data.load("digits").images.float().mean().item()
+    assert lab.sweep(mean_of_digits, seed=[0, 1])["mean"].tolist() == [mean, pytest.approx(mean + 1)]
+
+
 def test_the_description_names_profile_data_device_and_seeds():
     line = lab.describe(lab.sweep(mean_of_digits, seed=[0, 1]))
     assert line.startswith("profile laptop; digits (embedded in scikit-learn); ")
     assert line.endswith("2 runs, 2 seeds")
-
-
-def test_joined_tables_keep_the_provenance_of_all_and_count_a_sweep_once():
-    squares, means = lab.sweep(square, n=[1, 2, 3]), lab.sweep(mean_of_digits, seed=[0, 1])
-    both = lab.joined(squares[squares["n"] > 1], means, squares[squares["n"] == 1])
-    assert both["square"].dropna().tolist() == [4, 9, 1]
-    assert both["mean"].count() == 2 and both.index.is_unique
-    assert both.attrs["made"]["task"] == ["mean_of_digits", "square"]
-    assert both.attrs["made"]["data"] == ["digits (embedded in scikit-learn)"]
-    assert lab.describe(both).endswith("5 runs, 2 seeds")
-    with pytest.raises(ValueError, match="set attrs from the original"):
-        lab.joined(squares, pd.DataFrame({"n": [1]}))
 
 
 @pytest.mark.parametrize("executor", [lab.Serial, lambda: lab.Processes(2)])
@@ -207,7 +201,7 @@ def running(process):
 def test_killed_sweep_keeps_what_was_finished_and_its_workers_end(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import os\nimport time\nfrom spatialkit import lab\n\n"
+        "import os\nimport time\nfrom spatialkit import lab\n\nlab.begin('laptop')\n"
         "@lab.task\ndef slow(n):\n    time.sleep(0.05)\n    return {'x': n, 'process': os.getpid()}\n\n"
         "lab.sweep(slow, n=range(1000), executor=lab.Processes(2))\n"
     )
@@ -250,8 +244,6 @@ def test_bad_calls_say_what_to_do():
         lab.sweep(square, [{"n": 1}], n=1)
     with pytest.raises(ValueError, match="name every argument"):
         lab.task(lambda *n: n)
-    with pytest.raises(ValueError, match="profile must be one of"):
-        lab.pick("huge", smoke=1, laptop=2, paper=3)
     with pytest.raises(ValueError, match="at least 1"):
         lab.Processes(0)
 
@@ -280,7 +272,7 @@ def test_runs_by_other_code_are_counted():
     record["made"]["code"] = "0" * 12
     store.add([record])
     table = lab.sweep(square, n=[1, 2])
-    assert table.attrs["made"]["other code"] == 1
+    assert lab.summary(table)["other code"] == 1
     assert lab.describe(table).endswith("2 runs, 1 of them made by other code")
 
 

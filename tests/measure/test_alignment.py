@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spatialkit.data.plane import random_blobs, random_filter
 from spatialkit.deform import from_polar, linear_transform, mirror, rotation, scaling, shear
 from spatialkit.measure import alignment_residual, best_alignment, layer_alignment
+from spatialkit.theory.plane import random_blobs, random_filter
 
 I = torch.eye(2, dtype=torch.float64)  # noqa: E741
 
@@ -135,7 +135,7 @@ def test_steps_count_the_short_way_round_and_reflections_as_infinite(maps):
 def test_rejects_what_does_not_fit(maps):
     with pytest.raises(ValueError, match="both must be"):
         alignment_residual(maps, maps[:1], I)
-    with pytest.raises(ValueError, match=r"maps must be \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"matrices must be \(2, 2\)"):
         alignment_residual(maps, maps, torch.zeros(3))
     with pytest.raises(ValueError, match="no pixel"):
         alignment_residual(maps, maps, I, radius=0.1, every=8)

@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from spatialkit.measure import OrdernessMeter, layer_orderness, orderness_of_each
-from spatialkit.measure.layers import MapMeter
+from spatialkit.measure import layer_orderness, orderness_of_each
+from spatialkit.measure.grids import Grid
+from spatialkit.measure.layers import LayerOrderness, PathSums, StepSums
+from spatialkit.measure.survey import Layer
 from spatialkit.models import PlainCNN
 
 
@@ -72,19 +74,19 @@ def noise(*shape, seed=0):
 
 @pytest.mark.parametrize("shape", [(5, 2, 3, 3), (9, 4, 3, 8), (300, 3, 14, 14), (2, 1, 40, 33)])
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_map_meter_equals_the_plain_meter(shape, channels_last):
+def test_quick_sums_equal_the_plain_ones(shape, channels_last):
     maps = noise(*shape).cumsum(-1) + 30
     maps = maps.contiguous(memory_format=torch.channels_last) if channels_last else maps
-    quick, plain = MapMeter(), OrdernessMeter()
+    quick, plain = StepSums(), PathSums()
     for part in maps.split(100):
         quick.update(part)
         plain.update(part.double())
     np.testing.assert_allclose(quick.per_map(), plain.per_map(), rtol=1e-5, atol=1e-6)
 
 
-def test_map_meter_is_exact_over_many_batches():
+def test_quick_sums_are_exact_over_many_batches():
     # 2000 updates of one image: sums in float32 alone would have lost five digits.
-    quick, image = MapMeter(), noise(1, 2, 200, 200).cumsum(-2)
+    quick, image = StepSums(), noise(1, 2, 200, 200).cumsum(-2)
     for _ in range(2000):
         quick.update(image)
     np.testing.assert_allclose(quick.per_map(), orderness_of_each(image.double(), "map"), rtol=1e-5)
@@ -94,7 +96,7 @@ def test_memory_does_not_grow_with_the_images():
     def held(meter):
         return sum(t.numel() for value in vars(meter).values() if isinstance(value, list) for t in value)
 
-    meter = MapMeter()
+    meter = StepSums()
     meter.update(noise(4, 2, 9, 9))
     before = held(meter)
     meter.update(noise(5000, 2, 9, 9))
@@ -112,12 +114,14 @@ def test_refuses_bad_input(network, images):
         layer_orderness(nn.Sequential(nn.Flatten(), nn.Linear(784, 2)), images)
     with pytest.raises(ValueError, match="nan or inf"):
         layer_orderness(network, images * float("inf"), BLOCKS)
-    with pytest.raises(ValueError, match="no images yet"):
-        MapMeter().per_map()
-    meter = MapMeter()
-    meter.update(noise(1, 2, 5, 5))
-    with pytest.raises(ValueError, match=r"all batches must be \(N, 2, 5, 5\)"):
-        meter.update(noise(1, 3, 5, 5))
+
+
+@pytest.mark.parametrize("sums", [StepSums, PathSums])
+def test_a_change_of_shape_is_refused(sums):
+    meter = sums()
+    meter.update(noise(2, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"must be \(N, 3, 8, 8\), got \(2, 3, 4, 4\)"):
+        meter.update(noise(2, 3, 4, 4))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -125,3 +129,9 @@ def test_is_the_same_on_a_gpu(network, images):
     here = layer_orderness(network, images, BLOCKS)["value"]
     there = layer_orderness(copy.deepcopy(network).cuda(), images, BLOCKS)["value"]
     np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-4)
+
+
+def test_a_meter_that_saw_no_images_says_so():
+    meter = LayerOrderness()(Layer("conv", "conv", grid=Grid((2, 3), (5, 5))))
+    with pytest.raises(ValueError, match="puts out nothing for these images"):
+        list(meter.rows())

@@ -175,3 +175,9 @@ def test_refuses_images_it_cannot_perturb(perturb, images, message):
 def test_refuses_perturbations_that_do_not_fit(perturbations, message):
     with pytest.raises(ValueError, match=message):
         perturbed(pictures(2, 1, 6, 6), perturbations)
+
+
+def test_a_shift_of_float64_images_is_as_exact_as_they_are():
+    images = torch.arange(8.0, dtype=torch.float64).expand(1, 1, 3, 8)
+    moved = Translation(0.1)(images, range(1), 0)
+    torch.testing.assert_close(moved[..., 1:], images[..., 1:] - 0.1, rtol=0, atol=1e-12)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from spatialkit import deform, measure
+from spatialkit import deform, measure, theory
 from spatialkit.deform import Diffeomorphism, ThinPlateSpline
 from spatialkit.measure import Deformation, Noise, Rotation, Translation
 
@@ -100,12 +100,7 @@ def test_orderness(x, neighbours, as_array):
 def test_filters(kernel):
     usable = kernel.ndim in (3, 4) and kernel.numel() and not kernel.is_complex()
     usable = usable and math.prod(kernel.shape[2:]) > 1 and bool(kernel.isfinite().all())
-    for function in (
-        measure.total_variation,
-        measure.total_variation_of_each,
-        measure.frequency_content,
-        measure.laplacian_spectrum,
-    ):
+    for function in (measure.total_variation, measure.frequency_content, measure.laplacian_spectrum):
         got = value_or_reason(function, kernel)
         assert (got is not None) == bool(usable)
     if usable:
@@ -223,10 +218,10 @@ def test_linear_maps(matrix):
 @FEW
 @given(st.integers(-1, 5), st.integers(-1, 4), st.integers(-1, 40), st.integers(-1, 5))
 def test_homogeneous_filters(kernel, depth, size, stride):
-    value_or_reason(measure.step_moments, kernel)
-    rows = value_or_reason(measure.pixel_response, kernel, depth, size)
+    value_or_reason(theory.step_moments, kernel)
+    rows = value_or_reason(theory.pixel_response, kernel, depth, size)
     assert rows is None or np.allclose(rows.sum(1), 1)
-    table = value_or_reason(measure.homogeneous_sensitivities, kernel, depth, size, stride)
+    table = value_or_reason(theory.homogeneous_sensitivities, kernel, depth, size, stride)
     assert table is None or np.isfinite(table.to_numpy(dtype=float)).all()
 
 

@@ -93,6 +93,15 @@ def test_networks_that_hide_their_layers_are_refused(images):
                 measure(hidden, images)
 
 
+def test_one_layer_of_a_traced_network_can_be_named(images):
+    plain = convolutions()
+    traced = torch.fx.symbolic_trace(plain)
+    for name in ("0", "1"):
+        pd.testing.assert_frame_equal(layer_orderness(traced, images, [name]), layer_orderness(plain, images, [name]))
+    with pytest.raises(ValueError, match="layer '0:2' puts out nothing"):
+        layer_orderness(traced, images, ["0:2"])
+
+
 def test_a_scripted_part_is_one_layer(images):
     first, last = convolutions(), nn.Conv2d(4, 3, 3).eval()
     model = nn.Sequential(torch.jit.trace(first, images[:2]), last)

@@ -81,7 +81,7 @@ def test_seed_and_scale_of_the_initial_weights():
 
 @pytest.mark.parametrize(("arguments", "match"), [
     ((0, 4, 3), "at least 1"),
-    ((2, 4, 3, 2), "stride must be 1 or the kernel's 3"),
+    ((2, 4, 3, 2), "stride must be 1 or kernel_size, 3"),
     ((2, 4, 3, 1, "step"), "activation must be one of relu"),
 ])  # fmt: skip
 def test_refuses_bad_input(arguments, match):

@@ -43,7 +43,7 @@ def test_depth_zero_is_a_linear_classifier():
 
 
 def test_the_first_kernel_may_cover_the_whole_image():
-    model = PlainCNN((1, 7, 7), 10, depth=2, width=4, first_kernel=7)
+    model = PlainCNN((1, 7, 7), 10, depth=2, width=4, first_kernel_size=7)
     assert [m.shape[-1] for m in model.feature_maps(torch.randn(1, 1, 7, 7))] == [1, 1]
 
 
@@ -57,7 +57,7 @@ def test_initial_weights_follow_he_and_the_seed():
 def test_bad_sizes_say_what_is_wrong():
     with pytest.raises(ValueError, match="counts must be at least 1"):
         PlainCNN((1, 8, 8), 10, depth=-1)
-    with pytest.raises(ValueError, match="kernel must be odd"):
-        PlainCNN((1, 8, 8), 10, depth=1, kernel=4)
-    with pytest.raises(ValueError, match="first_kernel must fit"):
-        PlainCNN((1, 8, 8), 10, depth=1, first_kernel=9)
+    with pytest.raises(ValueError, match="kernel_size must be odd"):
+        PlainCNN((1, 8, 8), 10, depth=1, kernel_size=4)
+    with pytest.raises(ValueError, match="first_kernel_size must fit"):
+        PlainCNN((1, 8, 8), 10, depth=1, first_kernel_size=9)
